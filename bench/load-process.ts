@@ -1,0 +1,100 @@
+// The client's side of a bench, in a process of its own: it drops every body in one fixed buffer.
+import { connect as connectPlain, type OnReadOpts, type Socket } from 'node:net'
+import { connect as connectTls, type ConnectionOptions } from 'node:tls'
+import type { Load, LoadResult } from './load-protocol.ts'
+
+// Fits the second-level cache, so that dropping bytes stays cheaper than sending them.
+const dropBuffer = Buffer.allocUnsafeSlow(256 * 1024)
+const headEnd = Buffer.from('\r\n\r\n')
+
+/** All servers are to do the same work: left to themselves, they agree with a client on different ciphers. */
+const oneCipher = { minVersion: 'TLSv1.3', ciphers: 'TLS_AES_128_GCM_SHA256' } as const
+
+process.on('message', (load: Load) => {
+  void run(load).then((result) => process.send?.(result))
+})
+process.on('disconnect', () => process.exit())
+
+async function run(load: Load): Promise<LoadResult> {
+  const counts = { started: 0, responses: 0, bodyBytes: 0 }
+  const cpu = process.cpuUsage()
+  const startedAt = performance.now()
+  const failures = await Promise.allSettled(
+    Array.from({ length: load.connections }, () => useConnection(load, counts)),
+  )
+  const used = process.cpuUsage(cpu)
+  const failed = failures.find((each) => each.status === 'rejected')
+  return {
+    responses: counts.responses,
+    bodyBytes: counts.bodyBytes,
+    seconds: (performance.now() - startedAt) / 1000,
+    cpuSeconds: (used.user + used.system) / 1e6,
+    ...(failed === undefined ? {} : { error: String(failed.reason) }),
+  }
+}
+
+interface Counts {
+  started: number
+  responses: number
+  bodyBytes: number
+}
+
+function useConnection(load: Load, counts: Counts): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let left: number | undefined // body bytes to come; undefined: the head is to come
+    const ask = (): void => {
+      if (counts.started >= load.total) return void socket.end(resolve)
+      counts.started++
+      socket.write(load.request, 'latin1')
+    }
+    const receive = (length: number): boolean => {
+      const body = left === undefined ? readHead(length) : length
+      left = (left ?? 0) - body
+      counts.bodyBytes += body
+      if (left === 0) {
+        left = undefined
+        counts.responses++
+        ask()
+      }
+      return true
+    }
+    /** Sets `left` and returns the body bytes that came with the head. */
+    const readHead = (length: number): number => {
+      const end = dropBuffer.subarray(0, length).indexOf(headEnd)
+      const head = dropBuffer.toString('latin1', 0, end < 0 ? length : end)
+      if (end < 0 || !head.startsWith('HTTP/1.1 200'))
+        throw new Error(`answered ${head.split('\r')[0]}`)
+      const [, bytes] = /\r\ncontent-length: (\d+)/i.exec(head) ?? []
+      if (bytes === undefined) throw new Error(`no length in ${head}`)
+      left = load.head ? 0 : Number(bytes)
+      return length - end - headEnd.length
+    }
+    const onread: OnReadOpts = {
+      buffer: dropBuffer,
+      callback: (length) => {
+        try {
+          return receive(length)
+        } catch (error) {
+          socket.destroy(error as Error)
+          return false
+        }
+      },
+    }
+    const socket: Socket = openSocket(load, onread, ask)
+    socket.on('error', reject)
+    socket.on('close', () => reject(new Error('the connection was closed too early')))
+  })
+}
+
+function openSocket({ host, port, ca }: Load, onread: OnReadOpts, ready: () => void): Socket {
+  if (ca === undefined) return connectPlain({ host, port, onread }, ready)
+  // `onread` is documented for tls.connect, and missing in its type.
+  const options: ConnectionOptions & { onread: OnReadOpts } = {
+    host,
+    port,
+    ca,
+    onread,
+    ...oneCipher,
+  }
+  return connectTls(options, ready)
+}

@@ -1,0 +1,31 @@
+import { existsSync, mkdirSync } from 'node:fs'
+import { enableCompileCache, flushCompileCache } from 'node:module'
+import { join, resolve } from 'node:path'
+
+/** Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU. */
+export function compileCacheOf(data: string): string {
+  return join(data, 'compile-cache')
+}
+
+/**
+ * Keeps what this process loads from now on, and takes what was kept. Only for a folder that is to be ours: one that
+ * has such a cache already, or is not there yet. What goes wrong here, the start itself says in better words.
+ */
+export function keepCompiled(data: string): void {
+  const folder = resolve(data)
+  const cache = compileCacheOf(folder)
+  try {
+    if (!existsSync(folder)) {
+      mkdirSync(folder, { mode: 0o700 })
+      mkdirSync(cache, { mode: 0o700 })
+    }
+    if (existsSync(cache)) enableCompileCache(cache)
+  } catch {
+    // Without it the start takes longer, no more.
+  }
+}
+
+/** Writes what was compiled, a moment after a start: Node itself does this at a graceful end only. */
+export function writeCompiledSoon(): void {
+  setTimeout(() => flushCompileCache(), 1000).unref()
+}

@@ -1,0 +1,60 @@
+import { edgeSection } from '../edge/config.ts'
+import { primarySection } from '../primary/config.ts'
+import { loadConfig, type ConfigOf, type FileCheck } from '../shared/config/load.ts'
+import type { Logger } from '../shared/observability/log.ts'
+import type { Running } from '../shared/observability/program.ts'
+
+/** The parts of the one configuration file. Each program checks the whole and uses its part. */
+export const sections = [primarySection, edgeSection] as const
+
+export type OutportConfig = ConfigOf<typeof sections>
+
+export type ProgramName = 'primary' | 'edge'
+
+export type StartProgram = (
+  name: ProgramName,
+  config: OutportConfig,
+  deps: { readonly log: Logger; readonly signal: AbortSignal },
+) => Promise<Running>
+
+/** Starts a program; its code is loaded only now, unless `preload` was called before. */
+export const startProgram: StartProgram = async (name, config, deps) => {
+  if (name === 'primary') return (await loadPrimary()).startPrimary(config, deps)
+  return (await loadEdge()).startEdge(config, deps)
+}
+
+/** Ends what a primary that was killed left running. No primary may run on this data. */
+export async function stopLeftPrimary(config: OutportConfig): Promise<void> {
+  await (await loadPrimary()).stopLeftBy(config)
+}
+
+/** Loads a program's code, so that it starts at once when its configuration is there. What fails, fails again at its start. */
+export function preload(name: ProgramName): void {
+  const loading: Promise<unknown> = name === 'primary' ? loadPrimary() : loadEdge()
+  loading.catch(() => undefined)
+}
+
+const loadPrimary = () => import('../primary/main.ts')
+const loadEdge = () => import('../edge/main.ts')
+
+interface LoadOptions {
+  /** The configuration file; else the one that `OUTPORT_CONFIG` names, if any. */
+  readonly config: string | undefined
+  /** What the command line sets, of the shape of the file. */
+  readonly flags?: unknown
+  readonly files?: FileCheck | undefined
+}
+
+/**
+ * Loads the configuration of a command line.
+ * @throws ConfigError with every problem
+ */
+export function loadOutportConfig({ config, flags, files }: LoadOptions): OutportConfig {
+  return loadConfig({
+    sections,
+    file: config ?? (process.env.OUTPORT_CONFIG || undefined),
+    env: process.env,
+    flags,
+    ...(files !== undefined && { files }),
+  })
+}

@@ -1,0 +1,46 @@
+import { createLogger } from '../shared/observability/log.ts'
+import { check } from './check.ts'
+import type { ConfigFlags } from './commands/config-options.ts'
+import { openDataFolder } from './data-folder.ts'
+import { withAdminPassword } from './first-secrets.ts'
+import { loadOutportConfig, startProgram, type ProgramName } from './programs.ts'
+import { runProgram } from './run-program.ts'
+import { createStopRequest, stopOnSignals, stopWithNpm } from './stop-request.ts'
+
+/** What `outport primary|edge --check` does. */
+export function checkAlone(name: ProgramName, { config, data }: ConfigFlags): Promise<number> {
+  return check([name], () =>
+    loadOutportConfig({ config, flags: { data }, files: { sections: [name] } }),
+  )
+}
+
+/**
+ * Runs one program in this process until a signal comes.
+ * @returns the exit code; throws what kept it from starting
+ */
+export async function runAlone(
+  name: ProgramName,
+  { config: file, data }: ConfigFlags,
+): Promise<number> {
+  const stop = createStopRequest()
+  stopOnSignals(stop)
+  stopWithNpm(stop, process.env)
+  const written = loadOutportConfig({ config: file, flags: { data } })
+  await openDataFolder(written.data)
+  const { config, passwordFile } =
+    name === 'primary'
+      ? await withAdminPassword(written)
+      : { config: written, passwordFile: undefined }
+  const log = createLogger({ level: config.log.level, bindings: { program: name } })
+  return runProgram({
+    name,
+    start: startProgram,
+    config,
+    log,
+    stop,
+    onReady: () => {
+      if (passwordFile === undefined) return
+      log.info({ file: passwordFile }, 'the first password of admin is in this file')
+    },
+  })
+}

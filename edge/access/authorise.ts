@@ -1,0 +1,143 @@
+import { createHmac, randomBytes } from 'node:crypto'
+import { LRUCache } from 'lru-cache'
+import type { TokenClaims, TokenVerifier } from '../../shared/auth/token.ts'
+import type { RepositoryName } from '../../shared/oci/reference.ts'
+import { OciError } from '../../shared/oci/errors.ts'
+import type { RegistryEntry } from '../../shared/upstream/registries.ts'
+import { noLogins, unauthorized, type Realm } from './challenge.ts'
+import type { TokenRelay } from './token-relay.ts'
+
+/** Who asks, as far as the request says. */
+export interface EdgeCaller {
+  readonly authorization: string | undefined
+  readonly address: string
+  readonly requestId: string
+  /** What the request came over. */
+  readonly connection?: object
+}
+
+/** What a caller was allowed. */
+export interface PullGrant {
+  /** The id of the project that the name stands in at the primary, as it said when it allowed this. */
+  readonly project?: number | undefined
+}
+
+/** May this caller do this, now? Throws the refusal. */
+export interface Authorise {
+  ping(caller: EdgeCaller): Promise<void>
+  pull(
+    caller: EdgeCaller,
+    target: { readonly entry: RegistryEntry; readonly repository: RepositoryName },
+  ): Promise<PullGrant>
+}
+
+export interface AuthoriseDeps {
+  readonly verifier: TokenVerifier
+  readonly relay: TokenRelay
+  /** Whether an upstream's content may be read by everybody who reaches a listener. */
+  readonly isOpen: (upstream: string) => boolean
+  /** How many decisions are remembered, and for how many milliseconds. */
+  readonly decisions: number
+  readonly decisionTtlMs: number
+}
+
+/**
+ * The rules of a challenging listener: `/v2/` and the primary's content want a token of the primary for this
+ * edge (or the log-in itself, by Basic); content of open upstreams is given to everybody.
+ */
+export function createChallengingAccess(
+  deps: AuthoriseDeps,
+  { realm, takesLogins }: { readonly realm: Realm; readonly takesLogins: boolean },
+): Authorise {
+  const logins = createLogins(deps)
+  const claimsOf = (authorization: string, repository: RepositoryName | undefined, from: From) => {
+    if (!takesLogins && /^basic /i.test(authorization)) throw noLogins()
+    return logins.claimsOf(authorization, repository, from)
+  }
+  return {
+    async ping({ authorization, ...from }) {
+      if (authorization === undefined) throw unauthorized(realm)
+      const claims = await claimsOf(authorization, undefined, from)
+      if (claims === undefined) throw unauthorized(realm, { error: 'invalid_token' })
+    },
+    async pull({ authorization, ...from }, { entry, repository }) {
+      if (deps.isOpen(entry.id)) return everybody
+      if (authorization === undefined) throw unauthorized(realm, { repository })
+      const claims = await claimsOf(authorization, repository, from)
+      if (claims === undefined) throw unauthorized(realm, { repository, error: 'invalid_token' })
+      const grant = grantIn(claims, repository)
+      if (grant === undefined)
+        throw unauthorized(realm, { repository, error: 'insufficient_scope' })
+      return grant
+    },
+  }
+}
+
+/**
+ * The rules of an open listener: it gives what is open to callers without a name, and does not look at
+ * credentials (docker sends its Hub password to any mirror that challenges). What is not open is not there.
+ */
+export function createOpenAccess(deps: AuthoriseDeps): Authorise {
+  const logins = createLogins(deps)
+  return {
+    ping: () => Promise.resolve(),
+    async pull({ address, requestId }, { entry, repository }) {
+      if (deps.isOpen(entry.id)) return everybody
+      const claims = await logins.anonymous(repository, { address, requestId })
+      const grant = claims && grantIn(claims, repository)
+      if (grant === undefined) {
+        throw new OciError('NAME_UNKNOWN', 'there is no such repository, or it is not public')
+      }
+      return grant
+    },
+  }
+}
+
+type From = Omit<EdgeCaller, 'authorization'>
+
+/** Turns credentials into what the primary says of them. */
+function createLogins({ verifier, relay, decisions, decisionTtlMs }: AuthoriseDeps) {
+  // Credentials are never kept: an entry is found by a keyed hash that means nothing to another process.
+  const secret = randomBytes(32)
+  const remembered = new LRUCache<string, TokenClaims>({ max: decisions, ttl: decisionTtlMs })
+
+  const logIn = async (
+    authorization: string | undefined,
+    repository: RepositoryName | undefined,
+    from: From,
+  ): Promise<TokenClaims | undefined> => {
+    const key = createHmac('sha256', secret)
+      .update(`${authorization ?? ''}\n${repository ?? ''}`)
+      .digest('base64')
+    const known = remembered.get(key)
+    if (known !== undefined) return known
+    const scopes =
+      repository === undefined ? [] : [{ type: 'repository', name: repository, actions: ['pull'] }]
+    const { address, requestId } = from
+    const { token } = await relay.logIn({ authorization, scopes, address, requestId })
+    const claims = await verifier.verify(token)
+    if (claims !== undefined) remembered.set(key, claims)
+    return claims
+  }
+
+  return {
+    anonymous: (repository: RepositoryName, from: From) => logIn(undefined, repository, from),
+    claimsOf(authorization: string, repository: RepositoryName | undefined, from: From) {
+      const [, scheme, credential] = /^(bearer|basic) +(\S+)$/i.exec(authorization) ?? []
+      if (scheme === undefined || credential === undefined) return Promise.resolve(undefined)
+      if (scheme.toLowerCase() === 'bearer') return verifier.verify(credential, from.connection)
+      return logIn(`Basic ${credential}`, repository, from)
+    },
+  }
+}
+
+/** What is open to everybody belongs to no project of the primary. */
+const everybody: PullGrant = {}
+
+function grantIn({ access }: TokenClaims, repository: RepositoryName): PullGrant | undefined {
+  const scope = access.find(
+    ({ type, name, actions }) =>
+      type === 'repository' && name === repository && actions.includes('pull'),
+  )
+  return scope && { project: scope.project }
+}

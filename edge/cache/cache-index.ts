@@ -1,0 +1,159 @@
+import { Level } from 'level'
+import { LRUCache } from 'lru-cache'
+import type { SinkProgress } from '../../shared/fill/sink.ts'
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
+import { isPartName, type PartName } from './blob-files.ts'
+
+/** A repository of one upstream: what a link, a manifest and a tag belong to. */
+export interface Origin {
+  /** The upstream's immutable id. */
+  readonly upstream: string
+  /** The name at the upstream. */
+  readonly repository: RepositoryName
+  /**
+   * The id of the project that the name stood in when the primary allowed the request; undefined at other
+   * registries. A name that is made again stands in another project, and inherits no links.
+   */
+  readonly project?: number | undefined
+}
+
+/** What is on the disk, whole and proved. */
+export interface StoredEntry {
+  /** Bytes. */
+  readonly size: number
+}
+
+/** That a repository has a digest, by what its upstream delivered or its primary answered. */
+export interface Link {
+  /** The media type the manifest was delivered with; undefined for a blob. */
+  readonly mediaType?: string
+  /** The project's id at the primary: the link counts in that project only. */
+  readonly project?: number
+}
+
+/** Where a tag pointed when its upstream was last asked. */
+export interface TagEntry {
+  readonly digest: Digest
+  /** Epoch ms of the upstream's last answer. */
+  readonly checkedAt: number
+}
+
+/**
+ * The edge's records. Hot links and tags come from memory, the others from LevelDB's own cache in
+ * microseconds, so all are read in place; writes are asynchronous, and unsynced unless said: what a crash
+ * loses is found again on the disk.
+ */
+export interface CacheIndex {
+  stored(digest: Digest): StoredEntry | undefined
+  putStored(digest: Digest, entry: StoredEntry): Promise<void>
+  removeStored(digest: Digest): Promise<void>
+  link(origin: Origin, digest: Digest): Link | undefined
+  putLink(origin: Origin, digest: Digest, link: Link): Promise<void>
+  tag(origin: Origin, tag: Tag): TagEntry | undefined
+  putTag(origin: Origin, tag: Tag, entry: TagEntry): Promise<void>
+  removeTag(origin: Origin, tag: Tag): Promise<void>
+  progress(part: PartName): SinkProgress | undefined
+  /** Synced: a restart trusts it. */
+  putProgress(part: PartName, progress: SinkProgress): Promise<void>
+  removeProgress(part: PartName): Promise<void>
+  /** The parts of unfinished fills. */
+  listProgress(): Promise<readonly PartName[]>
+  /** A small document under a name: the primary's key set, this edge's own token key. */
+  document(name: string): unknown
+  putDocument(name: string, value: unknown): Promise<void>
+  /** Bytes and number of what is stored, by a walk. */
+  total(): Promise<{ readonly bytes: number; readonly count: number }>
+  /** Whether it knows all that is on the disk: false for a new index until `markComplete`. */
+  readonly complete: boolean
+  /** Says that the disk has been walked. */
+  markComplete(): Promise<void>
+  close(): Promise<void>
+}
+
+// Names hold no '!', and '!' sorts below every character of the grammars.
+const keys = {
+  stored: (digest: Digest) => `b!${digest}`,
+  link: ({ upstream, repository }: Origin, digest: Digest) =>
+    `l!${upstream}!${repository}!${digest}`,
+  tag: ({ upstream, repository }: Origin, tag: Tag) => `t!${upstream}!${repository}!${tag}`,
+  progress: (part: PartName) => `p!${part}`,
+  document: (name: string) => `d!${name}`,
+  complete: 'c!complete',
+}
+
+/**
+ * Opens the index in a folder of its own, or makes one.
+ * @throws when the folder is damaged or another process holds it; the caller decides whether to start anew
+ */
+export async function openCacheIndex(folder: string): Promise<CacheIndex> {
+  const level = new Level<string, unknown>(folder, { valueEncoding: 'json' })
+  await level.open()
+  const complete = level.getSync(keys.complete) === true
+  const put = (key: string, value: unknown) => level.put(key, value)
+  const hot = createHotRecords(level)
+  return {
+    complete,
+    markComplete: () => level.put(keys.complete, true, { sync: true }),
+    stored: (digest) => level.getSync(keys.stored(digest)) as StoredEntry | undefined,
+    putStored: (digest, entry) => put(keys.stored(digest), entry),
+    removeStored: (digest) => level.del(keys.stored(digest)),
+    link: (origin, digest) => hot.get<Link>(keys.link(origin, digest)),
+    putLink: (origin, digest, link) => hot.put(keys.link(origin, digest), link),
+    tag: (origin, tag) => hot.get<TagEntry>(keys.tag(origin, tag)),
+    putTag: (origin, tag, entry) => hot.put(keys.tag(origin, tag), entry),
+    removeTag: (origin, tag) => hot.remove(keys.tag(origin, tag)),
+    progress: (part) => level.getSync(keys.progress(part)) as SinkProgress | undefined,
+    putProgress: (part, progress) => level.put(keys.progress(part), progress, { sync: true }),
+    removeProgress: (part) => level.del(keys.progress(part)),
+    async listProgress() {
+      const parts: PartName[] = []
+      for await (const key of level.keys({ gt: 'p!', lt: 'p"' })) {
+        const part = key.slice('p!'.length)
+        if (isPartName(part)) parts.push(part)
+      }
+      return parts
+    },
+    document: (name) => level.getSync(keys.document(name)),
+    putDocument: (name, value) => put(keys.document(name), value),
+    async total() {
+      let [bytes, count] = [0, 0]
+      for await (const entry of level.values({ gt: 'b!', lt: 'b"' })) {
+        bytes += (entry as StoredEntry).size
+        count++
+      }
+      return { bytes, count }
+    },
+    close: () => level.close(),
+  }
+}
+
+/** Memory for hot links and tags, and what one costs beside its key. */
+const hotRecordsBytes = 8 * 1024 * 1024
+const hotRecordBytes = 300
+
+/** Reads through memory. What is written is read again from the database once the write is over. */
+function createHotRecords(level: Level<string, unknown>) {
+  const records = new LRUCache<string, object>({
+    maxSize: hotRecordsBytes,
+    sizeCalculation: (_record, key) => 2 * key.length + hotRecordBytes,
+  })
+  const write = async (key: string, work: Promise<void>): Promise<void> => {
+    try {
+      await work
+    } finally {
+      records.delete(key)
+    }
+  }
+  return {
+    get<Value extends object>(key: string): Value | undefined {
+      const known = records.get(key)
+      if (known !== undefined) return known as Value
+      const found = level.getSync(key) as Value | undefined
+      if (found !== undefined) records.set(key, found)
+      return found
+    },
+    put: (key: string, value: object) => write(key, level.put(key, value)),
+    remove: (key: string) => write(key, level.del(key)),
+  }
+}

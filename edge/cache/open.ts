@@ -1,0 +1,77 @@
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { openBlobFiles } from './blob-files.ts'
+import { createCachedBlobs, type CachedBlobs } from './blobs.ts'
+import { openCacheIndex, type CacheIndex } from './cache-index.ts'
+
+/** An open cache; whoever opened it closes it. */
+export interface Cache {
+  readonly index: CacheIndex
+  readonly blobs: CachedBlobs
+  close(): Promise<void>
+}
+
+export interface CacheOptions {
+  /** A folder of its own; made if it is not there. */
+  readonly folder: string
+  /** Files kept open without a reader. */
+  readonly openFiles: number
+  /** Told when the index was damaged and is made again from the disk. */
+  readonly onDamaged: (error: unknown) => void
+  /** Told once when the disk begins to fail. */
+  readonly onDiskFailed: (error: unknown) => void
+}
+
+/**
+ * Opens the cache. An index that is damaged is thrown away: blobs, manifests and links stand on the disk too,
+ * and where tags point is asked again.
+ * @throws when the disk cannot be written, or another process holds the index
+ */
+export async function openCache(options: CacheOptions): Promise<Cache> {
+  const { folder, openFiles, onDamaged, onDiskFailed } = options
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const files = await openBlobFiles(folder)
+  const index = await openOrRemake(join(folder, 'index'), onDamaged)
+  const blobs = await createCachedBlobs({ files, index, openFiles, onDiskFailed })
+  return {
+    index,
+    blobs,
+    async close() {
+      blobs.close()
+      await index.close()
+    },
+  }
+}
+
+async function openOrRemake(
+  folder: string,
+  onDamaged: (error: unknown) => void,
+): Promise<CacheIndex> {
+  try {
+    return await openCacheIndex(folder)
+  } catch (error) {
+    // Another process's lock is no damage: the folder is its, and stays. So does one on a disk that is broken.
+    if (isLocked(error) || !(await isWritable(folder))) throw error
+    onDamaged(error)
+    await rm(folder, { recursive: true, force: true })
+    return openCacheIndex(folder)
+  }
+}
+
+function isLocked(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if ('code' in cause && cause.code === 'LEVEL_LOCKED') return true
+  }
+  return false
+}
+
+/** Whether the disk takes what is written to it: then an index that does not open is itself the fault. */
+async function isWritable(folder: string): Promise<boolean> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await writeFile(join(folder, 'probe'), 'probe', { flush: true })
+    return true
+  } catch {
+    return false
+  }
+}

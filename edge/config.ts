@@ -1,0 +1,436 @@
+import { defineSection, type CommonConfig } from '../shared/config/load.ts'
+import {
+  choice,
+  count,
+  duration,
+  flag,
+  group,
+  list,
+  optional,
+  path,
+  size,
+  text,
+  type Loaded,
+} from '../shared/config/options.ts'
+import {
+  checkListeners,
+  checkNetworks,
+  checkOrigin,
+  externalUrlOption,
+  isLoopback,
+  listenerOptions,
+  metricsOptions,
+  outboundOptions,
+  pushUrlOption,
+  serverLimits,
+  timeoutsOptions,
+  trustedProxiesOption,
+} from '../shared/config/server-options.ts'
+
+const idForm = {
+  pattern: '^[a-z0-9]+(?:[.-][a-z0-9]+)*$',
+  form: 'of lower-case letters and digits, with single dots or dashes between',
+}
+
+const upstreamLimits = group({
+  connections: count({ default: 16, minimum: 1, description: 'Connections for blobs.' }),
+  manifest_connections: count({
+    default: 8,
+    minimum: 1,
+    description:
+      'Connections of their own for manifests and tags, so that blobs never hold them up.',
+  }),
+})
+
+const credentials = optional(
+  group({
+    username: text({
+      description: 'The user, robot or (at an Outport primary) edge to log in as.',
+    }),
+    password: optional(text({ secret: true, description: 'Its password or token.' })),
+    password_file: optional(path({ existing: true, description: 'The file that holds it.' })),
+  }),
+)
+
+const upstreamSchema = group({
+  id: text({
+    ...idForm,
+    description: "The upstream's id, also its path prefix `/v2/<id>/…`; it never changes.",
+  }),
+  kind: choice(['registry', 'outport'], {
+    default: 'registry',
+    description: 'An Outport primary (`outport`), or any other registry.',
+  }),
+  names: list(text({ description: "A registry's name." }), {
+    description: 'What clients call this registry in `?ns=`, its host names; the id counts too.',
+  }),
+  url: text({ description: 'Where it is, `https://registry.example.com`.' }),
+  ca: optional(
+    path({
+      existing: true,
+      description: "A PEM file of the CAs to trust there instead of the system's.",
+    }),
+  ),
+  insecure_http: flag({
+    default: false,
+    description: 'Allows to send credentials to a plain http URL that is not on this machine.',
+  }),
+  credentials,
+  realm_hosts: list(text({ description: 'A host, or host:port.' }), {
+    description: 'Hosts besides its own that may ask for these credentials as its token service.',
+  }),
+  redirect_hosts: list(text({ description: 'A host, or host:port.' }), {
+    description:
+      'Hosts that its blob downloads may be redirected to although they are at private addresses.',
+  }),
+  access: choice(['open'], {
+    default: 'open',
+    description:
+      'Who may read what comes from it: everybody who reaches a listener (`open`), with the rights of its credentials.',
+  }),
+  tag_ttl: duration({
+    default: '60s',
+    description: 'How long a tag is answered without asking the upstream again.',
+  }),
+  limits: upstreamLimits,
+})
+
+const listenerSchema = group({
+  name: text({ ...idForm, description: "The listener's name." }),
+  ...listenerOptions(),
+  default: text({ description: 'The id of the upstream of requests that name none.' }),
+  ping: choice(['challenge', 'open'], {
+    default: 'challenge',
+    description:
+      "Whether `/v2/` asks for a log-in. `open` serves what is open to everybody and drops credentials unread: for docker's `registry-mirrors`.",
+  }),
+})
+
+const edgeSchema = group({
+  id: optional(
+    text({
+      // As the primary's `edges[].id`.
+      pattern: '^[a-z0-9]+(?:-[a-z0-9]+)*$',
+      form: 'of lower-case letters, digits and single dashes',
+      description: "This edge's id at its primary. Left out: it pulls there anonymously.",
+    }),
+  ),
+  name: optional(text({ description: 'What people call this edge.' })),
+  external_url: externalUrlOption,
+  push_url: pushUrlOption,
+  credential_file: optional(
+    path({
+      existing: true,
+      description: "The file that holds this edge's secret at its primary.",
+    }),
+  ),
+  primary: group({
+    url: text({
+      default: 'http://127.0.0.1:8080',
+      description: 'The primary, as this edge reaches it.',
+    }),
+    ca: optional(
+      path({
+        existing: true,
+        description: "A PEM file of the CAs to trust there instead of the system's.",
+      }),
+    ),
+    names: list(text({ description: "A registry's name." }), {
+      description: 'What clients call the primary in `?ns=`; the host of its URL counts too.',
+    }),
+    insecure_http: flag({
+      default: false,
+      description:
+        "Allows to send this edge's secret to a plain http URL that is not on this machine.",
+    }),
+    tag_ttl: duration({
+      default: '5s',
+      description: 'How long a tag is answered without asking the primary again.',
+    }),
+    limits: upstreamLimits,
+  }),
+  upstreams: list(upstreamSchema, {
+    description:
+      'The registries that this edge mirrors, besides its primary and `docker.io`, which are there already; an entry with the id `docker.io` replaces that one.',
+  }),
+  listeners: list(listenerSchema, {
+    default: [
+      { name: 'edge', port: 8081, default: 'primary', ping: 'challenge' },
+      { name: 'mirror', port: 8082, default: 'docker.io', ping: 'open' },
+    ],
+    description: 'Where clients come in.',
+  }),
+  metrics: metricsOptions(9091),
+  trusted_proxies: trustedProxiesOption,
+  cache: group({
+    memory: size({
+      default: '64MiB',
+      description: 'Manifests, tags and small blobs held ready in memory.',
+    }),
+    memory_blob: size({ default: '1MiB', description: 'The largest blob that is held in memory.' }),
+    decisions: count({
+      default: 10_000,
+      description: 'Tokens and access decisions that are remembered.',
+    }),
+    decision_ttl: duration({
+      default: '60s',
+      maximum: 300_000,
+      description: "How long an upstream's answer about a right counts.",
+    }),
+    fill_buffers: size({
+      default: '64MiB',
+      minimum: 8 * 2 ** 20,
+      description: 'The memory of all blobs that are being fetched, together.',
+    }),
+    transfer_buffers: size({
+      default: '64MiB',
+      description:
+        'Large buffers of downloads; when they are all in use, downloads go on with small ones.',
+    }),
+  }),
+  fill: group({
+    segment: size({
+      default: '8MiB',
+      minimum: 2 ** 20,
+      description: 'The unit of requests to an upstream, a multiple of 1MiB.',
+    }),
+    withheld: size({
+      default: '64KiB',
+      minimum: 1,
+      description: 'The end of a blob that no client gets before the blob is proved.',
+    }),
+    connect: duration({
+      default: '10s',
+      minimum: 1,
+      description: 'How long a connection to an upstream may take.',
+    }),
+    no_progress: duration({
+      default: '10s',
+      minimum: 1,
+      description: 'A source that sends nothing for this long is given up for the next one.',
+    }),
+    open_wait: duration({
+      default: '5s',
+      minimum: 1,
+      description:
+        'A client whose blob waits longer for its turn at the upstream is answered 503, and the blob is fetched all the same.',
+    }),
+    tail_wait: duration({
+      default: '1s',
+      description:
+        'A range in the withheld end that would wait longer is fetched from the upstream instead.',
+    }),
+    unowned: duration({
+      default: '10m',
+      description: 'How long a fetch goes on after its last client has gone.',
+    }),
+    concurrent: count({
+      default: 128,
+      minimum: 1,
+      description:
+        'Blobs that are fetched at once, from all upstreams; another one is answered 503.',
+    }),
+  }),
+  limits: group(serverLimits),
+  timeouts: timeoutsOptions,
+  outbound: outboundOptions,
+})
+
+type RawOptions = Loaded<typeof edgeSchema>
+type Report = (path: string, message: string) => void
+
+/** A registry that the edge mirrors. */
+export type UpstreamOptions = Omit<Loaded<typeof upstreamSchema>, 'access'> & {
+  /** `primary`: as the tokens of this edge's own primary say, which name the primary's repositories alone. */
+  readonly access: 'open' | 'primary'
+}
+
+export type EdgeListenerOptions = Loaded<typeof listenerSchema>
+
+/**
+ * The `edge:` part, loaded: sizes in bytes, durations in milliseconds. `upstreams` is the whole closed
+ * table: the primary, docker.io and the configured ones.
+ */
+export type EdgeOptions = Omit<RawOptions, 'upstreams'> & {
+  readonly upstreams: readonly UpstreamOptions[]
+}
+
+/** What startEdge takes. */
+export type EdgeConfig = CommonConfig & { readonly edge: EdgeOptions }
+
+/** The edge's part of the configuration file: schema, rules, and what follows from other options. */
+export const edgeSection = defineSection({
+  name: 'edge',
+  schema: edgeSchema,
+  checks: [
+    {
+      reads: ['listeners', 'metrics'],
+      check: ({ listeners, metrics }, report) => checkListeners(listeners, metrics, report),
+    },
+    { reads: ['listeners', 'upstreams', 'primary'], check: checkListenerNames },
+    { reads: ['upstreams', 'primary'], check: checkUpstreams },
+    { reads: ['primary', 'id', 'credential_file'], check: checkPrimary },
+    {
+      reads: ['external_url'],
+      check: (options, report) => checkOrigin(options.external_url, 'external_url', report),
+    },
+    {
+      reads: ['push_url'],
+      check: (options, report) => checkOrigin(options.push_url, 'push_url', report),
+    },
+    {
+      reads: ['trusted_proxies'],
+      check: (options, report) => checkNetworks(options.trusted_proxies, 'trusted_proxies', report),
+    },
+    {
+      reads: ['outbound'],
+      check: (options, report) => checkNetworks(options.outbound.allow, 'outbound.allow', report),
+    },
+    {
+      reads: ['fill'],
+      check: ({ fill }, report) => {
+        if (fill.segment % 2 ** 20 !== 0) report('fill.segment', 'must be a multiple of 1MiB')
+        if (fill.withheld > 2 ** 20) report('fill.withheld', 'must be at most 1MiB')
+      },
+    },
+  ],
+  complete: (options): EdgeOptions => ({ ...options, upstreams: upstreamTable(options) }),
+})
+
+/** The same edge at a primary that is elsewhere, or has other names. */
+export function atPrimary(options: EdgeOptions, primary: EdgeOptions['primary']): EdgeOptions {
+  const moved = { ...options, primary }
+  return { ...moved, upstreams: [primaryUpstream(moved), ...options.upstreams.slice(1)] }
+}
+
+/** The closed table: the primary first, then docker.io unless the file replaces it, then the file's. */
+function upstreamTable(options: RawOptions): readonly UpstreamOptions[] {
+  const configured: readonly UpstreamOptions[] = options.upstreams
+  const readyMade = configured.some(({ id }) => id === dockerHubId) ? [] : [dockerHub(options)]
+  // Concatenated, not spread: a configured one that is wrong is a hole, and stays one.
+  return [primaryUpstream(options), ...readyMade].concat(configured)
+}
+
+const primaryId = 'primary'
+const dockerHubId = 'docker.io'
+
+function primaryUpstream({
+  id,
+  credential_file,
+  primary,
+}: Pick<RawOptions, 'id' | 'credential_file' | 'primary'>): UpstreamOptions {
+  const host = URL.parse(primary.url)?.host
+  const names = host === undefined ? primary.names : [...new Set([host, ...primary.names])]
+  const login =
+    id === undefined || credential_file === undefined
+      ? {}
+      : { credentials: { username: `edge$${id}`, password_file: credential_file } }
+  return {
+    id: primaryId,
+    kind: 'outport',
+    names,
+    url: primary.url,
+    ...(primary.ca === undefined ? {} : { ca: primary.ca }),
+    insecure_http: primary.insecure_http,
+    ...login,
+    realm_hosts: [],
+    redirect_hosts: [],
+    access: 'primary',
+    tag_ttl: primary.tag_ttl,
+    limits: primary.limits,
+  }
+}
+
+/** Docker Hub, whose names, API host and token service are three different hosts. */
+function dockerHub({ primary }: RawOptions): UpstreamOptions {
+  return {
+    id: dockerHubId,
+    kind: 'registry',
+    names: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
+    url: 'https://registry-1.docker.io',
+    insecure_http: false,
+    realm_hosts: ['auth.docker.io'],
+    redirect_hosts: [],
+    access: 'open',
+    tag_ttl: 60_000,
+    limits: primary.limits,
+  }
+}
+
+function checkListenerNames(options: RawOptions, report: Report): void {
+  const ids = upstreamTable(options).map(({ id }) => id)
+  const names = new Set<string>()
+  options.listeners.forEach((listener, index) => {
+    const at = `listeners.${index}`
+    if (names.has(listener.name)) {
+      report(`${at}.name`, `'${listener.name}' is another listener's name already`)
+    }
+    names.add(listener.name)
+    if (!ids.includes(listener.default)) {
+      report(
+        `${at}.default`,
+        `no upstream has the id '${listener.default}'; there are ${ids.join(', ')}`,
+      )
+    }
+  })
+}
+
+function checkUpstreams(options: RawOptions, report: Report): void {
+  const ids = new Set<string>()
+  options.upstreams.forEach(({ id }, index) => {
+    const at = `upstreams.${index}.id`
+    if (id === primaryId) report(at, `'${id}' is the primary, which edge.primary describes`)
+    else if (ids.has(id)) report(at, `'${id}' is another upstream's id already`)
+    ids.add(id)
+  })
+  const owners = new Map<string, string>()
+  const table = upstreamTable(options)
+  const readyMade = table.length - options.upstreams.length
+  table.forEach((upstream, row) => {
+    const at = row < readyMade ? undefined : `upstreams.${row - readyMade}`
+    for (const name of new Set(
+      [upstream.id, ...upstream.names].map((word) => word.toLowerCase()),
+    )) {
+      const owner = owners.get(name)
+      if (owner !== undefined && owner !== upstream.id) {
+        report(
+          at === undefined ? 'primary.names' : `${at}.names`,
+          `'${name}' also names the upstream '${owner}'`,
+        )
+      }
+      owners.set(name, upstream.id)
+    }
+    if (at !== undefined) checkUpstream(upstream, at, report)
+  })
+}
+
+function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): void {
+  checkOrigin(upstream.url, `${at}.url`, report)
+  const { credentials } = upstream
+  if (credentials === undefined) return
+  if ((credentials.password === undefined) === (credentials.password_file === undefined)) {
+    report(`${at}.credentials`, 'needs either password or password_file')
+  }
+  checkClearCredentials(upstream, at, report)
+}
+
+function checkPrimary(options: RawOptions, report: Report): void {
+  checkOrigin(options.primary.url, 'primary.url', report)
+  if (options.credential_file === undefined) return
+  if (options.id === undefined) report('id', 'is required with credential_file')
+  checkClearCredentials(options.primary, 'primary', report)
+}
+
+/** A secret crosses a network in clear only where somebody said so. */
+function checkClearCredentials(
+  target: { readonly url: string; readonly insecure_http: boolean },
+  at: string,
+  report: Report,
+): void {
+  const url = URL.parse(target.url)
+  if (url?.protocol !== 'http:' || isLoopback(url.hostname) || target.insecure_http) return
+  report(
+    `${at}.url`,
+    'would send credentials over plain http: use https, or set insecure_http there',
+  )
+}

@@ -1,0 +1,235 @@
+import { join } from 'node:path'
+import { edgeAudience, createTokenVerifier, tokenIssuer } from '../shared/auth/token.ts'
+import { readSecretFile } from '../shared/files/text-file.ts'
+import type { FillOutcome } from '../shared/fill/fill-options.ts'
+import { createFills, type Fills } from '../shared/fill/fills.ts'
+import { createMetricsServer } from '../shared/http/metrics-server.ts'
+import { createBlobSender } from '../shared/http/send-blob.ts'
+import type { HttpServer } from '../shared/http/server.ts'
+import type { Logger } from '../shared/observability/log.ts'
+import type { Running, StartDeps } from '../shared/observability/program.ts'
+import { createMetrics } from '../shared/observability/metrics.ts'
+import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
+import { createHasher } from '../shared/stream/hasher.ts'
+import { createPrimaryKeys } from './access/keys.ts'
+import { createTokenRelay } from './access/token-relay.ts'
+import { openCache, type Cache } from './cache/open.ts'
+import { createMemoryCache } from './cache/memory.ts'
+import type { EdgeConfig, EdgeOptions, UpstreamOptions } from './config.ts'
+import { createEdgeMetrics, type EdgeMetrics } from './metrics.ts'
+import { createBlobs } from './mirror/blobs.ts'
+import { createManifests } from './mirror/manifests.ts'
+import { createEdgeServer } from './server.ts'
+import { createSources } from './sources/sources.ts'
+import { createAsk, createClients, primaryOf, readUpstreamFiles } from './upstreams/clients.ts'
+import { createTable, type UpstreamFiles } from './upstreams/table.ts'
+
+/** Files of the cache that are kept open without a reader. */
+const openFiles = 512
+/** Proved tokens that are remembered, at about 1 KiB each. */
+const rememberedTokens = 10_000
+
+/**
+ * Starts an edge. Its upstreams need not be there: it serves what it holds.
+ * @throws what says why it cannot start: a port that is taken, a folder that is not writable
+ */
+export async function startEdge(
+  config: EdgeConfig,
+  { log, processMetrics = true, signal = new AbortController().signal }: StartDeps,
+): Promise<Running> {
+  const { edge } = config
+  const closers: (() => Promise<unknown> | void)[] = []
+  const closeAll = async () => {
+    for (const close of closers.reverse()) await close()
+  }
+  try {
+    const cache = await openCache({
+      folder: join(config.data, 'edge'),
+      openFiles,
+      onDiskFailed: (err) => warnOfDisk(log, err),
+      onDamaged: (err) =>
+        log.warn({ err }, 'the index of the cache is damaged: it is made again from the disk'),
+    })
+    closers.push(() => cache.close())
+    signal.throwIfAborted()
+    return await startParts({ edge, log, processMetrics, signal, cache, closers, closeAll })
+  } catch (error) {
+    await closeAll()
+    throw error
+  }
+}
+
+interface Parts extends Required<StartDeps> {
+  readonly edge: EdgeOptions
+  readonly cache: Cache
+  readonly closers: (() => Promise<unknown> | void)[]
+  readonly closeAll: () => Promise<void>
+}
+
+async function startParts({
+  edge,
+  log,
+  processMetrics,
+  signal,
+  cache,
+  closers,
+  closeAll,
+}: Parts): Promise<Running> {
+  const { index, blobs: cached } = cache
+  const files = await readUpstreamFiles(edge.upstreams)
+  const filesOf = ({ id }: UpstreamOptions): UpstreamFiles =>
+    files.get(id) ?? { ca: undefined, password: undefined }
+  const registries = createTable(edge.upstreams, filesOf)
+  const ports: number[] = []
+
+  const { registry, http: httpMetrics } = createMetrics('edge', { processMetrics })
+  const memory = createMemoryCache(edge.cache.memory)
+  const pool = createBufferPool({ bytes: edge.cache.fill_buffers })
+  const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
+  closers.push(() => hasher.close())
+  const fillsRef: { current?: Fills } = {}
+  const metrics = createEdgeMetrics({
+    registry,
+    fills: () => fillsRef.current?.stats ?? { running: 0, readers: 0, requests: 0 },
+    blobs: cached,
+    memory,
+  })
+  const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
+  closers.push(() => clients.close())
+  const fills = createFills({
+    pool,
+    hasher,
+    limitOf: (source) => registries.resolve(source)?.maxBlobRequests ?? 1,
+    maxFills: edge.fill.concurrent,
+    options: fillOptions(edge),
+    observer: observeFills(metrics, log),
+  })
+  fillsRef.current = fills
+  closers.push(() => fills.close())
+
+  const client = clients.of
+  const { ask, close: closeAsk } = createAsk(edge, filesOf(primaryOf(edge)))
+  closers.push(closeAsk)
+  const secret =
+    edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
+  const identity =
+    edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
+  const audience = edgeAudience(edge.id ?? '')
+  const keys = createPrimaryKeys({ ask, index, now: Date.now })
+  const relay = createTokenRelay({ ask, edge: identity })
+  const verifier = createTokenVerifier({
+    keys: (kid) => keys.get(kid),
+    issuer: tokenIssuer,
+    audience,
+    cacheEntries: rememberedTokens,
+  })
+  const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
+  const manifests = createManifests({
+    index,
+    blobs: cached,
+    memory,
+    client,
+    tagTtlMs: (upstream) => optionsOf.get(upstream)?.tag_ttl ?? 0,
+    now: Date.now,
+    onDiskFailed: (err) => warnOfDisk(log, err),
+  })
+  const blobs = createBlobs({
+    blobs: cached,
+    memory,
+    fills,
+    client,
+    sources: createSources(client),
+  })
+  const sender = createBlobSender({ maxBufferBytes: edge.cache.transfer_buffers })
+
+  const servers: HttpServer[] = []
+  const urls: Record<string, string> = {}
+  for (const listener of edge.listeners) {
+    signal.throwIfAborted()
+    const started = await createEdgeServer({
+      listener,
+      http: {
+        log,
+        httpMetrics,
+        trustedProxies: edge.trusted_proxies,
+        timeouts: edge.timeouts,
+        limits: edge.limits,
+      },
+      mirror: {
+        registries,
+        manifests,
+        blobs,
+        client,
+        sender,
+        onServed: (source, bytes) => metrics.served(source, bytes),
+      },
+      tokens: { relay, registries },
+      access: {
+        verifier,
+        relay,
+        isOpen: (upstream) => optionsOf.get(upstream)?.access === 'open',
+        decisions: edge.cache.decisions,
+        decisionTtlMs: edge.cache.decision_ttl,
+      },
+      service: audience,
+      externalUrl: edge.external_url,
+      pushUrl: edge.push_url ?? primaryOf(edge).url,
+    })
+    servers.push(started.server)
+    closers.push(() => started.server.drain(0))
+    const url = await started.listen()
+    ports.push(Number(url.port))
+    urls[listener.name] = url.origin
+    log.info({ listener: listener.name, url: url.origin }, 'listening')
+  }
+  const operator = await createMetricsServer({
+    ...edge.metrics,
+    registry,
+    // An upstream that is away is a metric, not a reason to send nobody here.
+    readiness: async () => [{ name: 'cache', ok: true }],
+    log,
+  })
+  closers.push(() => operator.close())
+  return {
+    urls,
+    metrics: operator.url.origin,
+    async stop(deadlineMs) {
+      // The servers first and together; what they still send may need everything else.
+      await Promise.all(servers.map((server) => server.drain(deadlineMs)))
+      await closeAll()
+    },
+  }
+}
+
+function fillOptions({ fill }: EdgeOptions) {
+  return {
+    withheldBytes: fill.withheld,
+    distantBytes: 2 * fill.segment,
+    saveEveryBytes: fill.segment,
+    openTimeoutMs: fill.open_wait,
+    headersTimeoutMs: fill.no_progress,
+    stallMs: fill.no_progress,
+    tailBypassMs: fill.tail_wait,
+    unowned: { ms: fill.unowned },
+  }
+}
+
+function observeFills(metrics: EdgeMetrics, log: Logger) {
+  return {
+    joined: () => metrics.coalesced(),
+    sourceLied: (source: string, digest: string) => {
+      log.error({ upstream: source, digest }, 'an upstream sent other bytes than the digest says')
+    },
+    diskFailed: (err: unknown) => warnOfDisk(log, err),
+    ended: ({ kind, digest, size, receivedBytes, ms, error }: FillOutcome) => {
+      log.info(
+        { digest, bytes: size, receivedBytes, ms: Math.round(ms), reason: kind, err: error },
+        'fill done',
+      )
+    },
+  }
+}
+
+function warnOfDisk(log: Logger, err: unknown): void {
+  log.warn({ err }, 'the cache cannot be written: serving without it')
+}

@@ -1,0 +1,95 @@
+import { Counter, type Registry } from 'prom-client'
+import { registerGauges } from '../shared/observability/metrics.ts'
+import type { CachedBlobs } from './cache/blobs.ts'
+import type { MemoryCache } from './cache/memory.ts'
+import type { Fills } from '../shared/fill/fills.ts'
+
+/** What the edge counts beside its HTTP servers. */
+export interface EdgeMetrics {
+  /** Bytes that went to clients: `hit` from this edge's disk or memory, `fill` while they arrived. */
+  served(source: 'hit' | 'fill', bytes: number): void
+  /** Bytes that came from an upstream. */
+  received(upstream: string, bytes: number): void
+  /** An upstream did not give what was asked. */
+  upstreamError(upstream: string, code: string): void
+  /** A reader that joined a fill which was already running. */
+  coalesced(): void
+}
+
+export interface EdgeMetricsDeps {
+  readonly registry: Registry
+  readonly fills: () => Fills['stats']
+  readonly blobs: CachedBlobs
+  readonly memory: MemoryCache
+}
+
+/** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
+export function createEdgeMetrics({
+  registry,
+  fills,
+  blobs,
+  memory,
+}: EdgeMetricsDeps): EdgeMetrics {
+  const registers = [registry]
+  const served = new Counter({
+    name: 'outport_edge_served_bytes_total',
+    help: 'Body bytes sent to clients, by where they came from.',
+    labelNames: ['source'],
+    registers,
+  })
+  const received = new Counter({
+    name: 'outport_edge_upstream_bytes_total',
+    help: 'Body bytes received from upstreams.',
+    labelNames: ['upstream'],
+    registers,
+  })
+  const errors = new Counter({
+    name: 'outport_edge_upstream_errors_total',
+    help: 'Requests that an upstream did not answer with what was asked.',
+    labelNames: ['upstream', 'code'],
+    registers,
+  })
+  const coalesced = new Counter({
+    name: 'outport_edge_coalesced_readers_total',
+    help: 'Readers that joined a fill which was already running.',
+    registers,
+  })
+  registerGauges(registry, [
+    {
+      name: 'outport_edge_fills_running',
+      help: 'Blobs that are being fetched.',
+      value: () => fills().running,
+    },
+    {
+      name: 'outport_edge_fill_readers',
+      help: 'Readers of blobs that are being fetched.',
+      value: () => fills().readers,
+    },
+    {
+      name: 'outport_edge_upstream_requests_running',
+      help: 'Requests for blobs open at upstreams.',
+      value: () => fills().requests,
+    },
+    {
+      name: 'outport_edge_cache_bytes',
+      help: 'Bytes of the blobs and manifests on disk.',
+      value: () => blobs.total.bytes,
+    },
+    {
+      name: 'outport_edge_cache_blobs',
+      help: 'Blobs and manifests on disk.',
+      value: () => blobs.total.count,
+    },
+    {
+      name: 'outport_edge_memory_bytes',
+      help: 'Bytes of content held in memory.',
+      value: () => memory.bytes,
+    },
+  ])
+  return {
+    served: (source, bytes) => served.inc({ source }, bytes),
+    received: (upstream, bytes) => received.inc({ upstream }, bytes),
+    upstreamError: (upstream, code) => errors.inc({ upstream, code }),
+    coalesced: () => coalesced.inc(),
+  }
+}

@@ -1,0 +1,33 @@
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { BlobSource } from '../../shared/stream/blob-source.ts'
+import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { Origin } from '../cache/cache-index.ts'
+
+/** Where a blob's bytes may come from, and who may share them while they come. */
+export interface BlobSources {
+  of(
+    origin: Origin,
+    digest: Digest,
+    request: UpstreamRequest,
+  ): { readonly key: string; readonly list: readonly BlobSource[] }
+}
+
+/**
+ * The order to try: for now the origin's own upstream.
+ *
+ * The key says who may share a fill. All repositories of an Outport primary may, once it has vouched for
+ * each; those of a third party never do: each must have the bytes delivered to itself.
+ */
+export function createSources(client: (upstream: string) => UpstreamClient): BlobSources {
+  return {
+    of(origin, digest, request) {
+      const { signal: _, ...rest } = request
+      const upstream = client(origin.upstream)
+      const owner = upstream.entry.kind === 'primary' ? '' : origin.repository
+      return {
+        key: `${origin.upstream}!${owner}!${digest}`,
+        list: [upstream.openBlob(origin.repository, digest, rest)],
+      }
+    },
+  }
+}

@@ -1,0 +1,67 @@
+import type { Logger } from '../../shared/observability/log.ts'
+import type { Events } from '../store/events.ts'
+import { createBell } from './bell.ts'
+
+/** Numbers the outbox into the log for as long as it runs. Every primary has one; the head's lock chooses. */
+export interface Relay {
+  /** Call after a commit: the event need not wait for the next poll. */
+  wake(): void
+  /** Finishes the batch that is under way. */
+  stop(): Promise<void>
+}
+
+export interface RelayOptions {
+  readonly events: Pick<Events, 'number' | 'waiting' | 'trim'>
+  readonly log: Logger
+  readonly pollMs: number
+  /** Events older than this many milliseconds are removed. */
+  readonly retainMs: number
+  readonly now: () => Date
+}
+
+const trimEveryMs = 60_000
+
+/** Starts numbering; `main.ts` stops it before it closes the database. */
+export function startRelay({ events, log, pollMs, retainMs, now }: RelayOptions): Relay {
+  const bell = createBell()
+  let stopped = false
+  let failing = false
+  let trimmedAt = -Infinity
+
+  const trimWhenDue = async () => {
+    const time = now().getTime()
+    if (time - trimmedAt < trimEveryMs) return
+    trimmedAt = time
+    await events.trim(new Date(time - retainMs))
+  }
+
+  const numberAll = async () => {
+    let full = await events.waiting()
+    while (full && !stopped) full = (await events.number()).full
+    await trimWhenDue()
+  }
+
+  const run = async () => {
+    while (!stopped) {
+      try {
+        await numberAll()
+        if (failing) log.info('events are numbered again')
+        failing = false
+      } catch (err) {
+        // Once, not at every poll of an outage.
+        if (!failing) log.error({ err }, 'events cannot be numbered; they wait in the outbox')
+        failing = true
+      }
+      if (!stopped) await bell.sleep(pollMs)
+    }
+  }
+  const running = run()
+  return {
+    wake: bell.ring,
+    async stop() {
+      stopped = true
+      bell.ring()
+      await running
+    },
+  }
+}

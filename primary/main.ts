@@ -1,0 +1,408 @@
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import packageJson from '../package.json' with { type: 'json' }
+import { atPortOf, isLoopback } from '../shared/config/server-options.ts'
+import { writeFileAtomic } from '../shared/files/atomic-write.ts'
+import { readSmallFile } from '../shared/files/read-file.ts'
+import { createMetricsServer } from '../shared/http/metrics-server.ts'
+import type { ReadinessCheck } from '../shared/http/readiness.ts'
+import { createBlobSender } from '../shared/http/send-blob.ts'
+import type { HttpServer } from '../shared/http/server.ts'
+import type { Logger } from '../shared/observability/log.ts'
+import type { Running, StartDeps } from '../shared/observability/program.ts'
+import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
+import type { Bootstrap } from './accounts/bootstrap.ts'
+import type { PrimaryConfig, PrimaryOptions } from './config.ts'
+import { startFollower, type Follower } from './events/follower.ts'
+import { startRelay } from './events/relay.ts'
+import { createCleanup, type Cleanup } from './cleanup.ts'
+import { checkHealth } from './health.ts'
+import { createDatabaseMetrics, createPrimaryMetrics } from './metrics.ts'
+import { createPrimaryServer } from './server.ts'
+import { createServices, type Services } from './services.ts'
+import type { BlobStore } from './store/blobs.ts'
+import { migrate, openDatabase, type Database, type DatabaseAddress } from './store/database.ts'
+import { stopLeftPostgres } from './store/embedded-postgres.ts'
+import { createEvents } from './store/events.ts'
+import type { Disk } from './store/disk.ts'
+import { createFsBlobs } from './store/fs-blobs.ts'
+import { keepPostgres } from './store/kept-postgres.ts'
+import { openKeyFile } from './store/key-file.ts'
+import { createKeys, type KeyRing } from './store/keys.ts'
+import { listenForHeads } from './store/listen.ts'
+import { agreeOnKeyFile, agreeOnStore } from './store/settings.ts'
+
+/** How often the event log is read; a notification comes before. */
+const pollMs = 100
+/** Caches are passed by after this long without a look at the log. */
+const maxStaleMs = 1000
+const postgresStopMs = 5000
+/** Files of blobs that are kept open without a reader. */
+const openFiles = 512
+
+/** What a primary is started with. */
+export interface PrimaryDeps extends StartDeps {
+  /** What blobs are written by: the machine's own disk if left out. */
+  readonly disk?: Disk
+}
+
+/**
+ * Starts a primary: records, bytes, services, servers, in this order; what was started is stopped again when
+ * something fails.
+ * @throws what explains in one line why it cannot start
+ */
+export async function startPrimary(
+  config: PrimaryConfig,
+  { log, processMetrics = true, signal = new AbortController().signal, disk }: PrimaryDeps,
+): Promise<Running> {
+  const cleanup = createCleanup()
+  try {
+    return await start(config, {
+      log,
+      cleanup,
+      signal,
+      metrics: createMetrics('primary', { processMetrics }),
+      disk,
+    })
+  } catch (error) {
+    await cleanup
+      .run()
+      .catch((err: unknown) => log.error({ err }, 'a failed start could not be undone'))
+    throw error
+  }
+}
+
+/**
+ * Ends what a primary that was killed left running; nothing when there is nothing. No primary may run on this
+ * configuration.
+ * @throws when something goes on running
+ */
+export async function stopLeftBy({ data, primary }: PrimaryConfig): Promise<void> {
+  if (primary.database.url === undefined) {
+    await stopLeftPostgres(postgresFolder(data), postgresStopMs)
+  }
+}
+
+function postgresFolder(data: string): string {
+  return join(data, 'postgres')
+}
+
+interface StartContext {
+  readonly log: Logger
+  readonly cleanup: Cleanup
+  /** Aborted when the start is to be broken off: looked at between its steps, and within the long ones. */
+  readonly signal: AbortSignal
+  readonly metrics: Metrics
+  readonly disk: Disk | undefined
+}
+
+async function start(config: PrimaryConfig, context: StartContext): Promise<Running> {
+  const { log, cleanup, metrics, signal, disk } = context
+  const { primary: options, data } = config
+  const database = await startRecords(config, context)
+  const { records } = database
+  const blobFolder = join(data, 'blobs')
+  const blobs = await openBlobs(blobFolder, { database, cleanup, disk })
+  const { relay, follower } = await startEvents(database, { options, log, cleanup })
+  const keys = await openKeys(database, { options, log, follower })
+  signal.throwIfAborted()
+  const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
+  const health = () => checkHealth({ database, blobs, follower })
+
+  let externalUrl: string | undefined
+  const services: Services = createServices({
+    options,
+    version: packageJson.version,
+    records,
+    blobs,
+    blobFolder,
+    relay,
+    follower,
+    keys,
+    sender,
+    metrics: createPrimaryMetrics({
+      registry: metrics.registry,
+      sender,
+      uploadsRunning: () => services.registry.uploads.running(),
+      isFollowing: () => follower.isCurrent(),
+    }),
+    log,
+    externalUrl: () => externalUrl ?? '',
+    primaryId: await primaryIdOf(data),
+    health: async () =>
+      (await health()).map(({ name, ok, reason }) => ({
+        name,
+        error: ok ? undefined : (reason ?? 'it does not answer'),
+      })),
+  })
+  cleanup.add(() => services.registry.close())
+  await services.registry.recover()
+  signal.throwIfAborted()
+  await bootstrap(services.bootstrap, options, log)
+  signal.throwIfAborted()
+  startSweeper(services, { options, log, cleanup })
+
+  const servers = await createServers({ options, services, health, metrics, log, cleanup, relay })
+  const urls: Record<string, string> = {}
+  for (const [name, server] of servers) {
+    const url = (await server.listen()).origin
+    externalUrl ??=
+      options.external_url === undefined
+        ? warnedUrl(url, options, log)
+        : atPortOf(options.external_url, url)
+    urls[name] = url
+  }
+  const metricsServer = await createMetricsServer({
+    ...options.metrics,
+    registry: metrics.registry,
+    readiness: health,
+    log,
+  })
+  cleanup.add(() => metricsServer.close())
+  return {
+    urls,
+    metrics: metricsServer.url.origin,
+    stop: createStop(
+      servers.map(([, server]) => server),
+      cleanup,
+    ),
+  }
+}
+
+/** Without a configured URL, tokens and links name the first listener: clients elsewhere must be able to reach that. */
+function warnedUrl(url: string, { listeners }: PrimaryOptions, log: Logger): string {
+  if (listeners.some(({ address }) => !isLoopback(address))) {
+    log.warn(
+      { url },
+      'primary.external_url is not set: clients on other machines are sent to this URL to log in',
+    )
+  }
+  return url
+}
+
+/** First the servers finish, then everything below them goes in the reverse order of its start. */
+function createStop(servers: readonly HttpServer[], cleanup: Cleanup): Running['stop'] {
+  let stopping: Promise<void> | undefined
+  return (deadlineMs) => {
+    if (stopping !== undefined) {
+      for (const { app } of servers) app.server.closeAllConnections()
+      return stopping
+    }
+    stopping = Promise.all(servers.map((server) => server.drain(deadlineMs))).then(() =>
+      cleanup.run(),
+    )
+    return stopping
+  }
+}
+
+async function startRecords(
+  { primary: options, data }: PrimaryConfig,
+  { log, cleanup, metrics, signal }: StartContext,
+): Promise<Database> {
+  const { url, pool_size: poolSize, statement_timeout: statementTimeoutMs } = options.database
+  const address: DatabaseAddress =
+    url === undefined
+      ? await startPostgres(postgresFolder(data), { options, log, cleanup, signal })
+      : { url }
+  const { queried } = createDatabaseMetrics(metrics.registry)
+  const database = await openDatabase({
+    address,
+    poolSize,
+    statementTimeoutMs,
+    onQuery: queried,
+    onIdleError: (err) => log.warn({ err }, 'an idle connection to the database broke'),
+  })
+  cleanup.add(() => database.close())
+  signal.throwIfAborted()
+  await migrate(database.records)
+  signal.throwIfAborted()
+  return database
+}
+
+interface PartContext {
+  readonly options: PrimaryOptions
+  readonly log: Logger
+  readonly cleanup: Cleanup
+}
+
+async function startPostgres(
+  folder: string,
+  { options, log, cleanup, signal }: PartContext & { readonly signal: AbortSignal },
+): Promise<DatabaseAddress> {
+  const startTimeoutMs = options.database.start_timeout
+  const server = await keepPostgres({ folder, startTimeoutMs, signal }, log)
+  cleanup.add(() => server.stop(postgresStopMs))
+  return server.address
+}
+
+async function openBlobs(
+  root: string,
+  {
+    database,
+    cleanup,
+    disk,
+  }: { readonly database: Database } & Pick<StartContext, 'cleanup' | 'disk'>,
+): Promise<BlobStore> {
+  const blobs = await createFsBlobs({ root, openFiles, ...(disk && { disk }) })
+  cleanup.add(async () => blobs.close())
+  await agreeOnStore(database.records, blobs)
+  return blobs
+}
+
+async function startEvents(database: Database, { options, log, cleanup }: PartContext) {
+  const events = createEvents(database.records)
+  const relay = startRelay({
+    events,
+    log,
+    pollMs,
+    retainMs: options.events.retain,
+    now: () => new Date(),
+  })
+  cleanup.add(() => relay.stop())
+  const follower = await startFollower({
+    events,
+    log,
+    pollMs,
+    maxStaleMs,
+    now: () => performance.now(),
+    listen: (wake) => listenForHeads(database, wake),
+  })
+  cleanup.add(() => follower.stop())
+  return { relay, follower }
+}
+
+/** The keys as they are now: read again when the log says that they changed. */
+async function openKeys(
+  { records }: Database,
+  {
+    options,
+    log,
+    follower,
+  }: { readonly options: PrimaryOptions; readonly log: Logger; readonly follower: Follower },
+): Promise<() => KeyRing> {
+  const secrets = await openKeyFile(options.key_file)
+  await agreeOnKeyFile(records, secrets, options.key_file)
+  const keys = createKeys(records, secrets)
+  let ring = await keys.tokenKeys(new Date())
+  follower.onChange((subjects) => {
+    if (subjects !== undefined && !subjects.includes('keys')) return
+    keys.tokenKeys(new Date()).then(
+      (fresh) => {
+        ring = fresh
+      },
+      (err: unknown) => log.error({ err }, 'the keys could not be read again'),
+    )
+  })
+  return () => ring
+}
+
+/**
+ * The same after a restart, so that this primary can take back what it held when it died. The host is part of it:
+ * primaries on several may share one folder.
+ */
+async function primaryIdOf(data: string): Promise<string> {
+  const path = join(data, 'primary-id')
+  const known = (await readSmallFile(path))?.toString('utf8').trim()
+  if (known !== undefined && known !== '') return `${known} ${hostname()}`
+  const id = randomUUID()
+  await writeFileAtomic(path, `${id}\n`, { mode: 0o600 })
+  return `${id} ${hostname()}`
+}
+
+async function bootstrap(
+  bootstrap: Bootstrap,
+  options: PrimaryOptions,
+  log: Logger,
+): Promise<void> {
+  const created = await bootstrap.ensureAdmin({
+    password: () => {
+      if (options.admin_password !== undefined) return options.admin_password
+      throw new Error(
+        'there is no account admin yet: set primary.admin_password (OUTPORT_ADMIN_PASSWORD) for its first start',
+      )
+    },
+  })
+  if (created) {
+    await bootstrap.ensureProject('library', { public: true })
+    log.info('the account admin and the project library were created')
+  }
+  for (const edge of options.edges) {
+    const secret = (await readSmallFile(edge.credential_file))?.toString('utf8').trim() ?? ''
+    if (secret === '') {
+      throw new Error(
+        `the credential file of the edge ${edge.id} is missing or empty: ${edge.credential_file}`,
+      )
+    }
+    const { unknown } = await bootstrap.ensureEdge({
+      id: edge.id,
+      name: edge.name ?? edge.id,
+      secret,
+      scope: edge.scope,
+      acceptPeople: edge.accept_people,
+    })
+    if (unknown.length > 0)
+      log.warn(
+        { edge: edge.id, projects: unknown },
+        'projects in the scope of an edge do not exist',
+      )
+  }
+}
+
+/** Removes uploads that nobody went on with, now and again. */
+function startSweeper(services: Services, { options, log, cleanup }: PartContext): void {
+  let running: Promise<void> = Promise.resolve()
+  const sweep = async () => {
+    try {
+      const removed = await services.registry.uploads.sweep(options.uploads.max_age)
+      if (removed > 0) log.info({ removed }, 'abandoned uploads were removed')
+    } catch (err) {
+      log.error({ err }, 'abandoned uploads could not be removed')
+    }
+  }
+  const timer = setInterval(() => {
+    running = running.then(sweep)
+  }, options.uploads.sweep)
+  cleanup.add(async () => {
+    clearInterval(timer)
+    await running
+  })
+}
+
+interface ServerContext extends PartContext {
+  readonly services: Services
+  readonly health: () => Promise<readonly ReadinessCheck[]>
+  readonly metrics: Metrics
+  readonly relay: { wake(): void }
+}
+
+async function createServers(
+  context: ServerContext,
+): Promise<readonly (readonly [string, HttpServer])[]> {
+  const { options, services, health, metrics, log, cleanup, relay } = context
+  const servers: (readonly [string, HttpServer])[] = []
+  for (const [index, listener] of options.listeners.entries()) {
+    const name = index === 0 ? 'primary' : `primary-${index + 1}`
+    if (listener.insecure_http === 'all') {
+      log.warn(
+        { listener: name },
+        'passwords cross the network in clear on this listener: use it in a lab only',
+      )
+    }
+    const server = await createPrimaryServer(name, listener, {
+      rooms: services.rooms,
+      version: packageJson.version,
+      maxBodyBytes: options.limits.json_body,
+      onChange: () => relay.wake(),
+      log,
+      httpMetrics: metrics.http,
+      trustedProxies: options.trusted_proxies,
+      timeouts: options.timeouts,
+      limits: options.limits,
+      readiness: health,
+    })
+    cleanup.add(() => server.drain(0))
+    servers.push([name, server])
+  }
+  return servers
+}

@@ -1,0 +1,250 @@
+import { createPasswords } from '../shared/auth/passwords.ts'
+import {
+  createTokenVerifier,
+  primaryAudience,
+  tokenIssuer,
+  type TokenVerifier,
+} from '../shared/auth/token.ts'
+import type { Scope } from '../shared/auth/scope.ts'
+import { readSmallFile } from '../shared/files/read-file.ts'
+import type { BlobSender } from '../shared/http/send-blob.ts'
+import type { Logger } from '../shared/observability/log.ts'
+import type { Account } from './accounts/account.ts'
+import { createBootstrap, type Bootstrap } from './accounts/bootstrap.ts'
+import { accountSubjects, createFindAccount, type FindAccount } from './accounts/find-account.ts'
+import { createGuard } from './accounts/guard.ts'
+import { createLogInLimit } from './accounts/log-in-limit.ts'
+import { createLogIns } from './accounts/log-ins.ts'
+import { createRobotAccounts } from './accounts/robots.ts'
+import { createUsers } from './accounts/users.ts'
+import type { PrimaryOptions } from './config.ts'
+import { createFollowedCache } from './events/followed-cache.ts'
+import type { Follower } from './events/follower.ts'
+import type { Relay } from './events/relay.ts'
+import type { PrimaryMetrics } from './metrics.ts'
+import { createProjectService, visibilityOf } from './projects/projects.ts'
+import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
+import type { Rooms } from './server.ts'
+import { createAccounts } from './store/accounts.ts'
+import { createAudit } from './store/audit.ts'
+import type { BlobStore } from './store/blobs.ts'
+import { createCatalog } from './store/catalog.ts'
+import type { Records } from './store/database.ts'
+import { createEdges } from './store/edges.ts'
+import type { KeyRing } from './store/keys.ts'
+import { createMembers } from './store/members.ts'
+import { createProjects } from './store/projects.ts'
+import { createRobots } from './store/robots.ts'
+import { volumeOf } from './store/volumes.ts'
+import type { HealthComponent } from './system/routes.ts'
+import { createAuthenticate, type Authenticate } from './tokens/authenticate.ts'
+import { challengeOf } from './tokens/grant.ts'
+import { createIssue } from './tokens/issue.ts'
+import { createRefresh, refreshAudience } from './tokens/refresh.ts'
+
+/** What stands in tokens and challenges for this registry. */
+const service = 'outport'
+
+export interface ServiceDeps {
+  readonly options: PrimaryOptions
+  readonly version: string
+  readonly records: Records
+  readonly blobs: BlobStore
+  readonly blobFolder: string
+  readonly follower: Follower
+  readonly relay: Relay
+  /** The keys as they are now. */
+  readonly keys: () => KeyRing
+  readonly sender: BlobSender
+  readonly metrics: Omit<PrimaryMetrics, 'queried'>
+  readonly log: Logger
+  /** What clients type; known once the first listener has its port. */
+  readonly externalUrl: () => string
+  readonly primaryId: string
+  readonly health: () => Promise<readonly HealthComponent[]>
+}
+
+export interface Services {
+  readonly rooms: Rooms
+  readonly registry: Registry
+  readonly bootstrap: Bootstrap
+}
+
+/** Puts the rooms together. */
+export function createServices(deps: ServiceDeps): Services {
+  const { options, records } = deps
+  const stores = {
+    accounts: createAccounts(records),
+    robots: createRobots(records),
+    edges: createEdges(records),
+    projects: createProjects(records),
+    members: createMembers(records),
+    catalog: createCatalog(records),
+    audit: createAudit(records),
+  }
+  const { accounts, robots, edges, projects, members, catalog, audit } = stores
+  const passwords = createPasswords()
+  const now = Date.now
+  const findAccount = createFindAccount(stores)
+  const { failures, window: windowMs } = options.login_rate
+  const rate = { failures, windowMs, now }
+  const logIns = createLogIns({
+    findAccount,
+    recallAccount: rememberAccounts(deps),
+    passwords,
+    limit: createLogInLimit(rate),
+    refusals: createLogInLimit(rate),
+    appendAudit: audit.append,
+    now,
+    cacheEntries: options.cache.decisions,
+  })
+  const guard = createGuard({ logIns, projects, robots })
+  const registry = createRegistryFor(deps)
+  const signingKey = () => deps.keys().signing
+  const verifierFor = (audience: string): TokenVerifier =>
+    createTokenVerifier({
+      keys: () => deps.keys().public,
+      issuer: tokenIssuer,
+      audience,
+      cacheEntries: options.cache.decisions,
+    })
+  return {
+    registry,
+    bootstrap: createBootstrap({ accounts, projects, edges, passwords, now }),
+    rooms: {
+      guard,
+      registry: {
+        ...registry,
+        authenticate: lazyAuthenticate(deps, { logIns, verifier: verifierFor(primaryAudience) }),
+        sender: deps.sender,
+        challenge: challengeFor(deps),
+        drain: { maxBytes: options.limits.refused_body, maxMs: options.timeouts.refused_body },
+        log: deps.log,
+        onSent: (source, bytes) => deps.metrics.blobSent(source, bytes),
+      },
+      tokens: {
+        issue: createIssue({
+          logIns,
+          findProjects: (names, userId) => projects.findForGrant(names, userId),
+          acceptsPeople: async (id) => (await edges.get(id))?.acceptsPeople ?? false,
+          signingKey,
+          lifetimeSeconds: Math.floor(options.tokens.lifetime / 1000),
+          now,
+        }),
+        refresh: createRefresh({
+          signingKey,
+          verifier: verifierFor(refreshAudience),
+          findAccount,
+          now,
+        }),
+        logIns,
+        keys: () => deps.keys().public,
+      },
+      accounts: {
+        users: createUsers({ accounts, passwords, now }),
+        robots: createRobotAccounts({ robots, projects, passwords, guard, now }),
+        projects,
+        guard,
+      },
+      projects: {
+        projects,
+        service: createProjectService({ projects, now }),
+        guard,
+        members,
+        accounts,
+        catalog,
+        now,
+      },
+      audit: { audit, projects },
+      system: {
+        get externalUrl() {
+          return deps.externalUrl()
+        },
+        version: deps.version,
+        storageProvider: 'filesystem',
+        health: deps.health,
+        volumes: async () => [await volumeOf(deps.blobFolder)],
+        caCertificate: async () =>
+          options.ca_file === undefined ? undefined : readSmallFile(options.ca_file),
+        projects,
+        catalog,
+        visibilityOf,
+        now,
+      },
+    },
+  }
+}
+
+/** Every Basic request of the registry looks its account up; an event about one drops it. */
+function rememberAccounts({ options, follower }: ServiceDeps) {
+  const cache = createFollowedCache<Account>({ follower, maxEntries: options.cache.decisions })
+  return (name: string, find: FindAccount) => cache.get(name, accountSubjects, () => find(name))
+}
+
+function createRegistryFor(deps: ServiceDeps): Registry {
+  const { options, records, blobs, follower, relay, log } = deps
+  const memory = Math.floor(options.cache.memory / 2)
+  return createRegistry({
+    records,
+    blobs,
+    caches: createCaches(deps, memory),
+    invalidate(subjects) {
+      follower.invalidate(subjects)
+      relay.wake()
+    },
+    challenge: challengeFor(deps),
+    primaryId: deps.primaryId,
+    uploadLimits: {
+      concurrent: options.uploads.concurrent,
+      concurrentPerAccount: options.uploads.concurrent_per_account,
+      openPerAccount: options.uploads.open_per_account,
+    },
+    manifestMaxBytes: options.limits.manifest,
+    sparse: options.sparse_manifests,
+    smallBlobsBytes: memory,
+    onReceived: (bytes) => deps.metrics.blobReceived(bytes),
+    onCountError: (err) => log.error({ err }, 'pulls could not be counted; they will be'),
+  })
+}
+
+/** What a manifest costs in memory beside its content: heads, keys, subjects. */
+const manifestOverheadBytes = 2048
+
+function createCaches({ options, follower }: ServiceDeps, memory: number): RegistryCaches {
+  const maxEntries = options.cache.decisions
+  return {
+    decisions: createFollowedCache({ follower, maxEntries }),
+    links: createFollowedCache({ follower, maxEntries }),
+    tags: createFollowedCache({ follower, maxEntries }),
+    manifests: createFollowedCache({
+      follower,
+      maxEntries,
+      bytes: {
+        max: memory,
+        of: ({ stored }) => stored.content.length + manifestOverheadBytes,
+      },
+    }),
+  }
+}
+
+function challengeFor({ externalUrl }: ServiceDeps) {
+  return (scopes: readonly Scope[], error?: 'insufficient_scope') =>
+    challengeOf({
+      externalUrl: externalUrl(),
+      service,
+      scopes,
+      ...(error !== undefined && { error }),
+    })
+}
+
+/** The realm is known once the first listener has its port, which no request comes before. */
+function lazyAuthenticate(
+  { externalUrl }: ServiceDeps,
+  deps: Omit<Parameters<typeof createAuthenticate>[0], 'externalUrl' | 'service'>,
+): Authenticate {
+  let made: Authenticate | undefined
+  return (request) => {
+    made ??= createAuthenticate({ ...deps, externalUrl: externalUrl(), service })
+    return made(request)
+  }
+}

@@ -1,0 +1,172 @@
+import { createHash } from 'node:crypto'
+import { sql, type Transaction } from 'kysely'
+import type { EventBody, EventStream } from '../../shared/replication/events.ts'
+import type { Records } from './database.ts'
+import type { Schema } from './schema.ts'
+
+/** One numbered event. */
+export interface NumberedEvent {
+  readonly seq: number
+  readonly stream: EventStream
+  readonly body: EventBody
+}
+
+/** Where the log ends. */
+export interface EventHead {
+  readonly epoch: number
+  readonly seq: number
+}
+
+/** Where the log ends, and what waits to be numbered, as one look sees them. */
+export interface LogPosition extends EventHead {
+  /** Ids of the outbox; undefined when it is empty. */
+  readonly waiting: { readonly oldest: number; readonly newest: number } | undefined
+}
+
+/** The channel on which a new head is announced: a hint, polling is the truth. */
+export const headChannel = 'outport_events'
+
+/** Rows that one batch moves; more waits for the next, so that nobody waits long for the lock. */
+const batchRows = 1000
+const readRows = 1000
+/** Milliseconds after which the database ends a batch whose primary says nothing more, so that another goes on. */
+const silenceMs = 5000
+
+export type Events = ReturnType<typeof createEvents>
+
+/** The outbox and the log that it is numbered into. */
+export function createEvents(records: Records) {
+  return {
+    /**
+     * Moves what the outbox holds into the log, in the order of its ids, and announces the new head. Who finds
+     * the head locked waits for its holder.
+     * @returns how many were moved; `full` when more may be waiting
+     */
+    number(): Promise<{ readonly moved: number; readonly full: boolean }> {
+      return records.transaction().execute(async (trx) => {
+        const head = await trx
+          .selectFrom('event_head')
+          .select(['epoch', 'seq', 'header_hash'])
+          .select(
+            sql`set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`.as(
+              'silence',
+            ),
+          )
+          .forUpdate()
+          .executeTakeFirstOrThrow()
+        // A statement of its own, after the lock: it sees all that was committed while we waited for it.
+        const rows = await trx
+          .deleteFrom('outbox')
+          .where('id', 'in', trx.selectFrom('outbox').select('id').orderBy('id').limit(batchRows))
+          .returning(['id', 'stream', 'body'])
+          .execute()
+        if (rows.length === 0) return { moved: 0, full: false }
+        rows.sort((one, other) => one.id - other.id)
+        const next = await append(trx, { head, rows })
+        await trx.updateTable('event_head').set(next).execute()
+        await sql`SELECT pg_notify(${headChannel}, ${String(next.seq)})`.execute(trx)
+        return { moved: rows.length, full: rows.length === batchRows }
+      })
+    },
+
+    /** Whether the outbox holds anything: cheaper than the lock. */
+    async waiting(): Promise<boolean> {
+      const row = await records.selectFrom('outbox').select('id').limit(1).executeTakeFirst()
+      return row !== undefined
+    },
+
+    async head(): Promise<EventHead> {
+      return records.selectFrom('event_head').select(['epoch', 'seq']).executeTakeFirstOrThrow()
+    },
+
+    async position(): Promise<LogPosition> {
+      const { epoch, seq, oldest, newest } = await records
+        .selectFrom('event_head')
+        .select(['epoch', 'seq'])
+        .select((head) => [
+          head
+            .selectFrom('outbox')
+            .select((row) => row.fn.min('id').as('id'))
+            .as('oldest'),
+          head
+            .selectFrom('outbox')
+            .select((row) => row.fn.max('id').as('id'))
+            .as('newest'),
+        ])
+        .executeTakeFirstOrThrow()
+      const waiting = oldest === null || newest === null ? undefined : { oldest, newest }
+      return { epoch, seq, waiting }
+    },
+
+    /** The events after `seq`, in order, at most a thousand. A gap before the first means that the log was trimmed. */
+    async readAfter(seq: number): Promise<readonly NumberedEvent[]> {
+      const rows = await records
+        .selectFrom('events')
+        .select(['seq', 'stream', 'body'])
+        .where('seq', '>', seq)
+        .orderBy('seq')
+        .limit(readRows)
+        .execute()
+      return rows.map((row) => ({
+        seq: row.seq,
+        stream: row.stream,
+        body: JSON.parse(row.body) as EventBody,
+      }))
+    },
+
+    /** Removes the events up to the last one that is older than `before`: the log has no holes. @returns how many */
+    async trim(before: Date): Promise<number> {
+      const result = await records
+        .deleteFrom('events')
+        .where('seq', '<=', (old) =>
+          old
+            .selectFrom('events')
+            .select((row) => row.fn.max('seq').as('seq'))
+            .where('at', '<', before),
+        )
+        .executeTakeFirst()
+      return Number(result.numDeletedRows)
+    },
+  }
+}
+
+interface Head extends EventHead {
+  readonly header_hash: Buffer
+}
+
+interface OutboxRow {
+  readonly stream: EventStream
+  readonly body: string
+}
+
+/** Numbers rows densely and chains their headers: {epoch, seq, stream, body hash} over the one before. */
+async function append(
+  trx: Transaction<Schema>,
+  { head, rows }: { readonly head: Head; readonly rows: readonly OutboxRow[] },
+): Promise<{ seq: number; header_hash: Buffer }> {
+  let [seq, previous] = [head.seq, head.header_hash]
+  const numbered = rows.map(({ stream, body }) => {
+    seq++
+    const bodyHash = createHash('sha256').update(body).digest()
+    previous = headerHash({ epoch: head.epoch, seq, stream, bodyHash, previous })
+    return { seq, stream, body, body_hash: bodyHash, header_hash: previous }
+  })
+  await trx.insertInto('events').values(numbered).execute()
+  return { seq, header_hash: previous }
+}
+
+/** An event's header, as the chain holds it. */
+export interface EventHeader {
+  readonly epoch: number
+  readonly seq: number
+  readonly stream: EventStream
+  readonly bodyHash: Buffer
+  /** The hash of the header before; zeros before the first. */
+  readonly previous: Buffer
+}
+
+/** sha256 over the header's canonical JSON. */
+export function headerHash({ epoch, seq, stream, bodyHash, previous }: EventHeader): Buffer {
+  const header = [epoch, seq, stream, bodyHash.toString('hex'), previous.toString('hex')]
+  return createHash('sha256').update(JSON.stringify(header)).digest()
+}

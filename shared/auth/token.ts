@@ -1,0 +1,228 @@
+import { hash, randomUUID, type KeyObject } from 'node:crypto'
+import { errors, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
+import { LRUCache } from 'lru-cache'
+import type { Scope } from './scope.ts'
+
+/** The only signature algorithm: what a token's header says is compared with it, never followed. */
+const tokenAlgorithm = 'ES256'
+
+/** Who signs: every primary of an installation, whatever URL it is reached by. Its keys tell it from others. */
+export const tokenIssuer = 'outport'
+
+/** Whom a token is for: the primaries. */
+export const primaryAudience = 'outport'
+
+/** Whom a token is for that was asked for through an edge: that edge alone. */
+export function edgeAudience(edgeId: string): string {
+  return `edge:${edgeId}`
+}
+
+/** Seconds by which two clocks may differ, as distribution allows. */
+const leewaySeconds = 60
+/** `nbf` lies this far back, so that a verifier whose clock is slow takes a token that was just signed. */
+const notBeforeSlackSeconds = 3600
+const maxTokenLength = 16 * 1024
+const maxSubjectLength = 300
+
+/** What a token says, once its signature, issuer, audience and times are proved. Times are epoch seconds. */
+export interface TokenClaims {
+  readonly issuer: string
+  readonly audience: string
+  /** Who: '' for anonymous callers, else a kind and an id, as the signer writes them. */
+  readonly subject: string
+  /** The subject's name, for people who read logs. */
+  readonly name: string
+  readonly issuedAt: number
+  readonly expiresAt: number
+  readonly id: string
+  readonly access: readonly Scope[]
+}
+
+/** A private key and the id under which its public half stands in the JWKS. */
+export interface SigningKey {
+  readonly kid: string
+  readonly privateKey: KeyObject
+}
+
+/** A JWKS: the public keys by which tokens are verified. [RFC 7517 §5] */
+export interface PublicKeys {
+  readonly keys: readonly JWK[]
+}
+
+export interface SignTokenOptions {
+  readonly key: SigningKey
+  readonly lifetimeSeconds: number
+  readonly now: Date
+}
+
+/**
+ * Signs a token of distribution's form. [distribution, docs/spec/auth/jwt]
+ * @returns the compact JWT and the claims in it
+ */
+export async function signToken(
+  claims: Omit<TokenClaims, 'issuedAt' | 'expiresAt' | 'id'>,
+  { key, lifetimeSeconds, now }: SignTokenOptions,
+): Promise<{ readonly token: string; readonly claims: TokenClaims }> {
+  const issuedAt = Math.floor(now.getTime() / 1000)
+  const expiresAt = issuedAt + lifetimeSeconds
+  const id = randomUUID()
+  const token = await new SignJWT({ access: claims.access, name: claims.name })
+    .setProtectedHeader({ alg: tokenAlgorithm, typ: 'JWT', kid: key.kid })
+    .setIssuer(claims.issuer)
+    .setSubject(claims.subject)
+    .setAudience(claims.audience)
+    .setIssuedAt(issuedAt)
+    .setNotBefore(issuedAt - notBeforeSlackSeconds)
+    .setExpirationTime(expiresAt)
+    .setJti(id)
+    .sign(key.privateKey)
+  return { token, claims: { ...claims, issuedAt, expiresAt, id } }
+}
+
+export interface TokenVerifierOptions {
+  /**
+   * The issuer's keys as they are now. The wanted id is passed so that a verifier that fetches its keys
+   * may fetch them again for one it does not know. Whatever it throws stays a fault.
+   */
+  readonly keys: (kid: string) => PublicKeys | Promise<PublicKeys>
+  readonly issuer: string
+  /** The one audience that is taken: a token for another service, or another edge, is not ours. */
+  readonly audience: string
+  /** How many proved tokens are remembered, at roughly 1 KiB each. */
+  readonly cacheEntries: number
+  /** Epoch ms. */
+  readonly now?: () => number
+}
+
+export interface TokenVerifier {
+  /**
+   * The claims of a token that is proved to be ours and in its time, else undefined.
+   * Keys come from our JWKS by `kid` alone; `jwk`, `jku`, `x5c` and `x5u` in a token are never read.
+   * @param connection what the token came over: one that comes again over it need not be hashed again
+   */
+  verify(token: string, connection?: object): Promise<TokenClaims | undefined>
+}
+
+interface Proved {
+  readonly kid: string
+  readonly jwk: JWK
+  readonly claims: TokenClaims
+}
+
+/** Verifies tokens, remembering proved ones by SHA-256: a hash costs a seventieth of a verification. */
+export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
+  const now = options.now ?? Date.now
+  const proved = new LRUCache<string, Proved>({ max: options.cacheEntries })
+  const imported = new WeakMap<JWK, CryptoKey | Uint8Array>()
+  // Gone with its connection: no token is kept longer than the request's own header could be.
+  const lastOver = new WeakMap<object, { readonly token: string; readonly fingerprint: string }>()
+
+  async function publicKey(jwk: JWK): Promise<CryptoKey | Uint8Array> {
+    const known = imported.get(jwk)
+    if (known !== undefined) return known
+    const key = await importJWK(jwk, tokenAlgorithm)
+    imported.set(jwk, key)
+    return key
+  }
+
+  async function prove(token: string): Promise<Proved | undefined> {
+    const kid = kidOf(token)
+    const jwk = kid === undefined ? undefined : findKey(await options.keys(kid), kid)
+    if (kid === undefined || jwk === undefined) return undefined
+    const key = await publicKey(jwk)
+    try {
+      const { payload } = await jwtVerify(token, key, {
+        algorithms: [tokenAlgorithm],
+        typ: 'JWT',
+        issuer: options.issuer,
+        audience: options.audience,
+        clockTolerance: leewaySeconds,
+        currentDate: new Date(now()),
+        requiredClaims: ['sub', 'exp', 'nbf', 'iat', 'jti', 'access'],
+      })
+      const claims = readClaims(payload)
+      return claims === undefined ? undefined : { kid, jwk, claims }
+    } catch (error) {
+      if (error instanceof errors.JOSEError) return undefined
+      throw error
+    }
+  }
+
+  function fingerprintOf(token: string, connection: object | undefined): string {
+    const last = connection && lastOver.get(connection)
+    if (last?.token === token) return last.fingerprint
+    const fingerprint = hash('sha256', token, 'base64')
+    if (connection !== undefined) lastOver.set(connection, { token, fingerprint })
+    return fingerprint
+  }
+
+  async function verify(token: string, connection?: object): Promise<TokenClaims | undefined> {
+    if (token.length > maxTokenLength) return undefined
+    const fingerprint = fingerprintOf(token, connection)
+    const known = proved.get(fingerprint)
+    if (known !== undefined) {
+      const live = now() < (known.claims.expiresAt + leewaySeconds) * 1000
+      // A key that was withdrawn takes its tokens along, remembered or not.
+      const current = findKey(await options.keys(known.kid), known.kid)
+      if (live && current?.x === known.jwk.x && current?.y === known.jwk.y) return known.claims
+      proved.delete(fingerprint)
+    }
+    const fresh = await prove(token)
+    if (fresh !== undefined) proved.set(fingerprint, fresh)
+    return fresh?.claims
+  }
+
+  return { verify }
+}
+
+/** Reads the unproved header's `kid` only to choose among our own keys. */
+function kidOf(token: string): string | undefined {
+  const header = parseJson(Buffer.from(token.split('.', 1)[0] ?? '', 'base64url').toString('utf8'))
+  if (typeof header !== 'object' || header === null || !('kid' in header)) return undefined
+  return typeof header.kid === 'string' && header.kid.length <= 128 ? header.kid : undefined
+}
+
+function findKey(set: PublicKeys, kid: string): JWK | undefined {
+  return set.keys.find((key) => key.kid === kid && key.kty === 'EC' && key.crv === 'P-256')
+}
+
+function readClaims(payload: Record<string, unknown>): TokenClaims | undefined {
+  const { iss, aud, sub, name, iat, exp, jti, access } = payload
+  if (typeof iss !== 'string' || typeof sub !== 'string' || sub.length > maxSubjectLength) {
+    return undefined
+  }
+  // A list of audiences would let one token pass at two services.
+  if (typeof aud !== 'string' || typeof jti !== 'string') return undefined
+  if (typeof iat !== 'number' || typeof exp !== 'number') return undefined
+  if (!Array.isArray(access) || !access.every(isScope)) return undefined
+  return {
+    issuer: iss,
+    audience: aud,
+    subject: sub,
+    name: typeof name === 'string' ? name : '',
+    issuedAt: iat,
+    expiresAt: exp,
+    id: jti,
+    access,
+  }
+}
+
+function isScope(value: unknown): value is Scope {
+  if (typeof value !== 'object' || value === null) return false
+  if (!('type' in value) || !('name' in value) || !('actions' in value)) return false
+  return (
+    typeof value.type === 'string' &&
+    typeof value.name === 'string' &&
+    Array.isArray(value.actions) &&
+    value.actions.every((action) => typeof action === 'string') &&
+    (!('project' in value) || typeof value.project === 'number')
+  )
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

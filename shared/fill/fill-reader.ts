@@ -1,0 +1,187 @@
+import { SourceError } from '../stream/blob-source.ts'
+import type { Bell } from './bell.ts'
+import type { Bypass } from './bypass.ts'
+import type { FillOptions } from './fill-options.ts'
+import type { BorrowedBytes, FillReader } from './fills.ts'
+import type { PieceStore } from './piece-store.ts'
+import { pieceBytes } from './segments.ts'
+
+/** What a reader needs of its fill. */
+export interface FollowedFill {
+  readonly bell: Bell
+  readonly options: FillOptions
+  /** Bytes that may be given out now: all but the tail, or all once the digest is proved. */
+  readonly readableBytes: number
+  readonly proved: boolean
+  /** Why the fill ended without proof. */
+  readonly failure: Error | undefined
+  /** A reader waits for this piece. */
+  want(piece: number): void
+  /** Whether the front comes to this piece soon. */
+  isNear(piece: number): boolean
+  createBypass(): Bypass
+  left(reader: OpenFillReader): void
+}
+
+/** A reader as its fill sees it. */
+export interface OpenFillReader extends FillReader {
+  /** What it has given out is wrong, or everything ends: it fails at once. */
+  cut(reason: Error): void
+}
+
+/** Reads in a row that must be quick before a slow reader may borrow again. */
+const quickReads = 8
+
+/** Follows `fill` in the round that `store` belongs to. */
+export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFillReader {
+  const { size } = store.pieces
+  const { options, bell } = fill
+  const borrowed = new Set<() => void>()
+  let closed = false
+  let cutBy: Error | undefined
+  let expected = { start: 0, end: size - 1 }
+  let bypass: Bypass | undefined
+  /** Counts down to zero while reads are quick; above zero the reader is slow. */
+  let slow = 0
+  let answeredAt = 0
+
+  function check() {
+    if (closed) throw new Error('the reader is closed')
+    if (cutBy !== undefined) throw cutBy
+  }
+
+  /** What is here at this offset: bytes in memory, on disk, or gone by; undefined when it has to be waited for. */
+  function placeOf(offset: number): 'memory' | 'disk' | 'passed' | undefined {
+    if (offset >= fill.readableBytes) return undefined
+    if (store.memoryAt(offset) !== undefined) return 'memory'
+    const state = store.pieces.get(Math.floor(offset / pieceBytes))
+    return state === 'disk' || state === 'passed' ? state : undefined
+  }
+
+  /** Only a closed range wholly inside the tail: everything else would end without proof. */
+  function mayBypassTail(): boolean {
+    const tail = Math.max(size - options.withheldBytes, 0)
+    return !fill.proved && expected.start >= tail && expected.start > 0
+  }
+
+  /** Without a disk, what lies far ahead is not kept for anybody. */
+  function isOutOfReach(offset: number): boolean {
+    if (!store.degraded || expected.start === 0 || offset >= fill.readableBytes) return false
+    return !fill.isNear(Math.floor(offset / pieceBytes))
+  }
+
+  async function readOnce(buffer: Buffer, offset: number): Promise<number | undefined> {
+    const readable = buffer.subarray(0, Math.max(fill.readableBytes - offset, 0))
+    const place = placeOf(offset)
+    if (place === 'memory') return store.memoryAt(offset)?.bytes.copy(readable) ?? 0
+    if (place === 'disk') {
+      try {
+        const count = await store.readDisk(readable, offset)
+        if (count !== 0) return count
+        throw new Error('the file is shorter than what was written to it')
+      } catch (error) {
+        if (store.lose(Math.floor(offset / pieceBytes), error)) return undefined
+        return readPassed(readable, offset, error)
+      }
+    }
+    if (place === 'passed') return readPassed(readable, offset, undefined)
+    return undefined
+  }
+
+  async function readPassed(buffer: Buffer, offset: number, error: unknown): Promise<number> {
+    const digest = store.passedDigest(Math.floor(offset / pieceBytes))
+    if (digest === undefined && expected.start > 0) return readDirect(buffer, offset)
+    bypass ??= fill.createBypass()
+    if (digest !== undefined) return bypass.readProved(buffer, { offset, digest })
+    throw new SourceError('unavailable', 'the bytes are no longer on disk', { cause: error })
+  }
+
+  async function read(buffer: Buffer, offset: number): Promise<number> {
+    if (offset >= size || buffer.length === 0) return 0
+    let late = false
+    const deadline = setTimeout(() => {
+      late = true
+      if (mayBypassTail()) bell.ring()
+    }, options.tailBypassMs)
+    try {
+      for (;;) {
+        check()
+        const count = await readOnce(buffer, offset)
+        check()
+        if (count !== undefined) return count
+        if (placeOf(offset) !== undefined) continue
+        if (fill.failure !== undefined) throw fill.failure
+        if ((late && mayBypassTail()) || isOutOfReach(offset))
+          return await readDirect(buffer, offset)
+        fill.want(Math.floor(offset / pieceBytes))
+        await bell.wait()
+      }
+    } finally {
+      clearTimeout(deadline)
+    }
+  }
+
+  async function readDirect(buffer: Buffer, offset: number): Promise<number> {
+    bypass ??= fill.createBypass()
+    const count = await bypass.read(buffer, { offset, end: expected.end + 1 })
+    check()
+    return count
+  }
+
+  function lend(offset: number, maxBytes: number): BorrowedBytes | undefined {
+    const memory = store.memoryAt(offset)
+    const giveBack = memory?.buffer.lend()
+    if (memory === undefined || giveBack === undefined) return undefined
+    const length = Math.min(memory.bytes.length, fill.readableBytes - offset, maxBytes)
+    const since = performance.now()
+    const release = () => {
+      if (!borrowed.delete(release)) return
+      answeredAt = performance.now()
+      if (answeredAt - since > options.slowReaderMs) slow = quickReads
+      giveBack()
+    }
+    borrowed.add(release)
+    return { bytes: memory.bytes.subarray(0, length), release }
+  }
+
+  const reader: OpenFillReader = {
+    size,
+    expect(range) {
+      expected = { start: range.start, end: Math.min(range.end, size - 1) }
+      fill.want(Math.floor(expected.start / pieceBytes))
+    },
+    async read(buffer, offset) {
+      const pause = performance.now() - answeredAt
+      if (slow > 0) slow = pause > options.slowReaderMs ? quickReads : slow - 1
+      try {
+        return await read(buffer, offset)
+      } finally {
+        answeredAt = performance.now()
+      }
+    },
+    async borrow(offset, maxBytes) {
+      for (;;) {
+        check()
+        if (slow > 0 || offset >= size) return undefined
+        const place = placeOf(offset)
+        if (place === 'memory') return lend(offset, maxBytes)
+        if (place !== undefined || isOutOfReach(offset) || mayBypassTail()) return undefined
+        if (fill.failure !== undefined) throw fill.failure
+        fill.want(Math.floor(offset / pieceBytes))
+        await bell.wait()
+      }
+    },
+    cut(reason) {
+      cutBy ??= reason
+      bell.ring()
+    },
+    async close() {
+      if (closed) return
+      closed = true
+      for (const release of [...borrowed]) release()
+      bypass?.close()
+      fill.left(reader)
+    },
+  }
+  return reader
+}

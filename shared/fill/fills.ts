@@ -1,0 +1,206 @@
+import type { Digest } from '../oci/digest.ts'
+import type { BlobHandle } from '../stream/blob-handle.ts'
+import { SourceError, type BlobSource } from '../stream/blob-source.ts'
+import type { BufferPool } from '../stream/buffers.ts'
+import type { Hasher } from '../stream/hasher.ts'
+import { Fill, type FillDeps } from './fill.ts'
+import { fillDefaults, type FillObserver, type FillOptions } from './fill-options.ts'
+import { createLanes, type FillPriority } from './lanes.ts'
+import type { ReadBack } from './piece-store.ts'
+import type { OpenedSink } from './sink.ts'
+
+/** What a fill needs to begin; a joiner gives it too, since it cannot know whether it is the first. */
+export interface FillStart {
+  readonly digest: Digest
+  /** Bytes, from a descriptor that is trusted; a source that says otherwise is passed over. */
+  readonly size?: number | undefined
+  /**
+   * Where to ask, best first; the last one counts as the origin, whose refusal is the fill's. A function is
+   * asked again when all that it gave have failed: it may bring fresh credentials or other members.
+   */
+  readonly sources: SourceList
+  /** Called at most once per fill. Throwing (a full disk) means: serve without a cache. */
+  readonly openSink: () => Promise<OpenedSink>
+  /** A fill for nobody waiting (prefetch) queues behind those that clients wait for. Default `client`. */
+  readonly priority?: FillPriority
+  /** Stops waiting for the size (a client gone, a deadline); never stops the fill. */
+  readonly signal?: AbortSignal
+}
+
+export type SourceList =
+  readonly BlobSource[] | (() => readonly BlobSource[] | Promise<readonly BlobSource[]>)
+
+/** The table of fills in progress. */
+export interface Fills {
+  /**
+   * Joins the fill of `key`, or begins it, and returns a reader once the size is known.
+   * The caller closes the reader; the fill goes on without it.
+   * @throws SourceError when no source gives the blob: `absent`, `refused`, `busy`, `unavailable`, `broken`; `busy`
+   * also when it cannot begin here: too many fills run, or no place at a source becomes free in time
+   * @throws the signal's reason when it aborts first
+   */
+  join(key: string, start: FillStart): Promise<FillReader>
+  /** Whether a fill of this key is in progress. */
+  has(key: string): boolean
+  readonly stats: FillStats
+  /** Ends all fills where they are (their bytes stay for a resume), fails their readers, closes all sinks. */
+  close(): Promise<void>
+}
+
+export interface FillStats {
+  /** Fills that are not yet proved. */
+  readonly running: number
+  readonly readers: number
+  /** Requests open at sources. */
+  readonly requests: number
+}
+
+/**
+ * Follows a fill from any offset. `read` waits for bytes that are on their way, and is the laggard's way
+ * too: it copies from memory or reads the file. The last 64 KiB come only once the digest is proved.
+ * `read` and `borrow` throw SourceError when the bytes never come or turn out wrong: cut the response then.
+ */
+export interface FillReader extends BlobHandle {
+  /**
+   * Says that only `start` to `end` (both inclusive) will be read: a closed range inside the withheld tail
+   * need then not wait for the whole blob. Optional; call it before the first read.
+   */
+  expect(range: { readonly start: number; readonly end: number }): void
+  /**
+   * At most `maxBytes` from `offset` without a copy, as soon as some are here; undefined when they should be
+   * had by `read` (they are in the file, or this reader is slow). Release after the write, and on `close` of
+   * the response: write callbacks do not fire after an abort. `close()` releases what is still borrowed.
+   */
+  borrow(offset: number, maxBytes: number): Promise<BorrowedBytes | undefined>
+}
+
+export interface BorrowedBytes {
+  readonly bytes: Buffer
+  /** More than once does nothing. */
+  release(): void
+}
+
+export interface FillsDeps {
+  /** Both belong to the caller, who closes them after the fills. */
+  readonly pool: BufferPool
+  readonly hasher: Hasher
+  /** Requests open at once at the source of this name. */
+  readonly limitOf: (sourceName: string) => number
+  /** Fills that may run at once, so that the table is bounded; joining one of them is always possible. Default: any number. */
+  readonly maxFills?: number
+  readonly options?: Partial<FillOptions>
+  readonly observer?: FillObserver
+  /** Milliseconds, monotonic. */
+  readonly now?: () => number
+}
+
+/** The fills of this process; `main.ts` makes one table and closes it. */
+export function createFills(given: FillsDeps): Fills {
+  const { pool, hasher } = given
+  // Every open request holds a buffer while it waits for bytes; a quarter stays for what is being written.
+  const total = Math.max(Math.floor((pool.stats.capacity * 3) / 4), 1)
+  const lanes = createLanes({ limitOf: given.limitOf, total })
+  const deps: FillDeps = {
+    pool,
+    hasher,
+    lanes,
+    readBack: createReadBack(pool),
+    options: { ...fillDefaults, ...given.options },
+    observer: given.observer ?? {},
+    now: given.now ?? (() => performance.now()),
+  }
+  const table = new Map<string, { readonly fill: Fill; readonly gone: Promise<void> }>()
+  const open = new Set<Fill>()
+  const closing = new Set<Promise<void>>()
+  let closed: Error | undefined
+
+  const running = () => [...open].filter((fill) => fill.running).length
+
+  function begin(key: string, start: FillStart): Fill {
+    if (running() >= (given.maxFills ?? Infinity)) {
+      const retryAfterMs = deps.options.openTimeoutMs
+      throw new SourceError('busy', 'too many blobs are being fetched', { retryAfterMs })
+    }
+    const fill = new Fill(start, deps)
+    open.add(fill)
+    const gone = fill
+      .run()
+      .then(() => (fill.proved && closed === undefined ? linger() : undefined))
+      .then(() => {
+        table.delete(key)
+      })
+    table.set(key, { fill, gone })
+    const closedFill = gone.then(() => close(fill)).finally(() => closing.delete(closedFill))
+    closing.add(closedFill)
+    return fill
+  }
+
+  async function close(fill: Fill): Promise<void> {
+    try {
+      await fill.close()
+    } catch (error) {
+      deps.observer.diskFailed?.(error)
+    }
+    open.delete(fill)
+    if (open.size === 0) pool.trim()
+  }
+
+  const lingering = new Set<() => void>()
+
+  function linger(): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer)
+        lingering.delete(end)
+        resolve()
+      }
+      const timer = setTimeout(end, deps.options.lingerMs)
+      lingering.add(end)
+    })
+  }
+
+  return {
+    async join(key, start) {
+      for (;;) {
+        if (closed !== undefined) throw closed
+        start.signal?.throwIfAborted()
+        const known = table.get(key)
+        if (known === undefined) return begin(key, start).openReader(start.signal)
+        if (known.fill.joinable) {
+          known.fill.joined(start)
+          return known.fill.openReader(start.signal)
+        }
+        // It has failed and writes down how far it came: the next one resumes from there.
+        await known.gone
+      }
+    },
+    has: (key) => table.get(key)?.fill.joinable === true,
+    get stats() {
+      return {
+        running: running(),
+        readers: [...open].reduce((sum, fill) => sum + fill.readerCount, 0),
+        requests: lanes.open,
+      }
+    },
+    async close() {
+      closed = new Error('the fills are closed')
+      for (const fill of open) fill.abort(closed)
+      for (const end of lingering) end()
+      await Promise.all(closing)
+    },
+  }
+}
+
+/**
+ * One buffer, set apart for reading pieces back for the hash, one at a time: the hash must go on when all
+ * other buffers wait for it.
+ */
+function createReadBack(pool: BufferPool): ReadBack {
+  const buffer = pool.take()
+  let last: Promise<unknown> = Promise.resolve()
+  return (use) => {
+    const turn = last.then(async () => use((await buffer).bytes))
+    last = turn.catch(() => undefined)
+    return turn
+  }
+}

@@ -1,0 +1,332 @@
+import type { ServerResponse } from 'node:http'
+import {
+  fittingSize,
+  plainBufferBytes,
+  smallBufferBytes,
+  type BufferBytes,
+  type SendPool,
+} from './send-pool.ts'
+import type { ChunkReader, SharedChunks, SharedPiece } from './shared-chunks.ts'
+
+/** Bytes that belong to somebody else: read them, change nothing, release once. */
+export interface Lent {
+  readonly bytes: Buffer
+  release(): void
+}
+
+/** Where a body comes from: a `BlobHandle`, or one that also lends what it holds in memory. */
+export interface BodySource {
+  readonly size: number
+  /** As `BlobHandle.read`. */
+  read(buffer: Buffer, offset: number): Promise<number>
+  /**
+   * The same object for all sources of the same unchanging file: what is read for one client then serves the
+   * others who pull it.
+   */
+  readonly identity?: object
+  /** Told before the first read that only `start` to `end` (both inclusive) will be read. */
+  expect?(range: { readonly start: number; readonly end: number }): void
+  /**
+   * The bytes from `offset`, at least one and at most `maxBytes`, without a copy; waits for bytes that are still
+   * arriving. Undefined when they should be had by `read`. Not asked for slow clients.
+   */
+  borrow?(offset: number, maxBytes: number): Promise<Lent | undefined>
+}
+
+export interface SentBody {
+  /** Bytes of the body that the client's connection took. */
+  readonly bytes: number
+  /** `aborted`: the client went away. `cut`: the source failed, and so the connection was closed short of the end. */
+  readonly outcome: 'complete' | 'aborted' | 'cut'
+  /** What the source threw, when it was cut. */
+  readonly cause?: unknown
+}
+
+export interface BodyToSend {
+  readonly source: BodySource
+  /** First byte, and the one behind the last. */
+  readonly start: number
+  readonly end: number
+  readonly pool: SendPool
+  readonly shared: SharedChunks
+  /** The size of buffer that suits the connection. */
+  readonly bufferBytes: BufferBytes
+  /** Calls `writeHead`; not called when the source fails first. */
+  readonly writeHead: () => void
+}
+
+/** The head leaves without the first bytes when these take longer. */
+const headDelayMs = 2
+/** A write that took longer makes a client slow, and so many bytes in so short a time make it fast again. */
+const slowWriteMs = 100
+const fastAgain = { bytes: 4 * 1024 * 1024, ms: 200 }
+
+/**
+ * Writes the bytes `start` to `end` (exclusive, not empty) as the whole body of a response: the next chunk is
+ * read while one is written. Resolves when the connection took all of it, or the client went away; a read may
+ * then still be in flight for a moment.
+ * @throws what the source throws, as long as no head was written: the caller may still answer something else
+ */
+export async function sendBody(response: ServerResponse, body: BodyToSend): Promise<SentBody> {
+  const client = watchClient(response)
+  const pace = createPace()
+  const chunks = openChunks(body, pace)
+  const total = body.end - body.start
+  let bytes = 0
+  try {
+    const first = client.orGone(chunks.next(), releaseChunk)
+    const late = await isLate(first, headDelayMs)
+    if (client.isGone()) return { bytes, outcome: 'aborted' }
+    body.writeHead()
+    if (late) response.flushHeaders()
+    let chunk = await first
+    while (chunk !== undefined) {
+      chunks.readAhead()
+      const startedAt = performance.now()
+      if (!(await client.write(chunk, bytes + chunk.bytes.length === total))) break
+      pace.wrote(chunk.bytes.length, performance.now() - startedAt)
+      bytes += chunk.bytes.length
+      if (bytes === total) return { bytes, outcome: 'complete' }
+      chunk = await client.orGone(chunks.next(), releaseChunk)
+    }
+    return { bytes, outcome: 'aborted' }
+  } catch (cause) {
+    if (!response.headersSent) throw cause
+    response.destroy()
+    return { bytes, outcome: 'cut', cause }
+  } finally {
+    client.unwatch()
+    chunks.close()
+  }
+}
+
+/**
+ * Ends a response whose head is written with bytes that are here already, or with none. Resolves when the
+ * connection took them, or the client went away.
+ */
+export function endBody(response: ServerResponse, bytes?: Buffer): Promise<SentBody> {
+  return new Promise((resolve) => {
+    const aborted = { bytes: 0, outcome: 'aborted' } as const
+    // An end that meets a destroyed response emits an error, which would end the process.
+    if (response.destroyed) return resolve(aborted)
+    response.once('close', () => {
+      if (!response.writableFinished) return resolve(aborted)
+      resolve({ bytes: bytes?.length ?? 0, outcome: 'complete' })
+    })
+    response.end(bytes)
+  })
+}
+
+interface Chunk {
+  readonly bytes: Buffer
+  release(): void
+  /** Instead of `release`, when an aborted write may still read the bytes. */
+  lose(): void
+}
+
+interface Chunks {
+  /** The bytes behind those that the last call gave; whoever takes them releases them. */
+  next(): Promise<Chunk>
+  /** Begins the next read in a second buffer, when there is one to spare. */
+  readAhead(): void
+  /** Releases what was read ahead in vain. */
+  close(): void
+}
+
+function openChunks(body: BodyToSend, pace: Pace): Chunks {
+  const { source, start, end, pool, bufferBytes } = body
+  const reader = joinShared(body)
+  let offset = start
+  let ahead: Promise<Chunk | undefined> | undefined
+  let closed = false
+  /** What is left of a shared piece that is larger than one write may be. */
+  let rest: { readonly piece: SharedPiece; readonly bytes: Buffer } | undefined
+  source.expect?.({ start, end: end - 1 })
+
+  const readInto = async (buffer: Buffer): Promise<Chunk> => {
+    const room = Math.min(buffer.length, end - offset)
+    try {
+      const length = await source.read(buffer.subarray(0, room), offset)
+      if (length === 0) throw new Error(`a blob of ${source.size} bytes ended at byte ${offset}`)
+      offset += length
+      const bytes = buffer.subarray(0, length)
+      return { bytes, release: () => pool.give(buffer), lose: () => pool.lose(buffer) }
+    } catch (error) {
+      pool.give(buffer)
+      throw error
+    }
+  }
+  const borrow = async (): Promise<Chunk | undefined> => {
+    const lent = await source.borrow?.(offset, Math.min(end - offset, bufferBytes))
+    if (lent === undefined) return undefined
+    offset += lent.bytes.length
+    // Safe after an abort too: libuv has let go of the bytes once the response is closed.
+    return { bytes: lent.bytes, release: () => lent.release(), lose: () => lent.release() }
+  }
+  const share = async (): Promise<Chunk | undefined> => {
+    const piece = await reader?.take(offset)
+    if (closed) {
+      piece?.release()
+      throw new Error('the transfer has ended')
+    }
+    rest = piece && { piece, bytes: piece.bytes.subarray(0, end - offset) }
+    return takeRest()
+  }
+  const takeRest = (): Chunk | undefined => {
+    if (rest === undefined) return undefined
+    const { piece, bytes } = rest
+    const part = bytes.subarray(0, bufferBytes)
+    offset += part.length
+    rest = part.length < bytes.length ? { piece, bytes: bytes.subarray(part.length) } : undefined
+    const release = rest === undefined ? () => piece.release() : ignore
+    const lose = (): void => {
+      rest = undefined
+      piece.lose()
+    }
+    return { bytes: part, release, lose }
+  }
+  const read = async (): Promise<Chunk> => {
+    const inMemory =
+      takeRest() ?? (pace.isSlow() ? undefined : ((await borrow()) ?? (await share())))
+    if (inMemory !== undefined) return inMemory
+    const size = pace.isSlow() ? smallBufferBytes : fittingSize(end - offset, bufferBytes)
+    return readInto(pool.take(size) ?? pool.take(smallBufferBytes))
+  }
+
+  return {
+    async next() {
+      const reading = ahead ?? read()
+      ahead = undefined
+      return (await reading) ?? read()
+    },
+    readAhead() {
+      // What is lent is in memory already: nothing to gain, and it would be held for longer.
+      if (offset === end || pace.isSlow() || source.borrow !== undefined || rest !== undefined)
+        return
+      if (reader !== undefined) {
+        ahead = share()
+      } else {
+        const buffer = pool.take(fittingSize(end - offset, bufferBytes))
+        if (buffer === undefined) return
+        ahead = readInto(buffer)
+      }
+      ahead.catch(ignore)
+    },
+    close() {
+      closed = true
+      ahead?.then((chunk) => chunk?.release(), ignore)
+      rest?.piece.release()
+      reader?.leave()
+    },
+  }
+}
+
+/** Small parts are not worth the reading of whole chunks. */
+function joinShared({ source, start, end, shared }: BodyToSend): ChunkReader | undefined {
+  const { identity, size } = source
+  if (identity === undefined || end - start < plainBufferBytes) return undefined
+  return shared.join({ identity, size, read: (buffer, offset) => source.read(buffer, offset) })
+}
+
+interface Client {
+  isGone(): boolean
+  /**
+   * Writes, and after the last chunk ends the response; then releases the chunk. False when the client went
+   * away, which node's own callbacks mostly do not say.
+   */
+  write(chunk: Chunk, last: boolean): Promise<boolean>
+  /** What the promise brings, or undefined when the client went away first: it is then given to `drop`. */
+  orGone<T>(promise: Promise<T>, drop: (value: T) => void): Promise<T | undefined>
+  unwatch(): void
+}
+
+/** Tells when a client goes away. One thing is waited for at a time. */
+function watchClient(response: ServerResponse): Client {
+  let gone = response.destroyed
+  let onGone = ignore
+  const close = (): void => {
+    gone = true
+    onGone()
+  }
+  response.once('close', close)
+  // A write that meets a response destroyed a moment ago emits an error, which would end the process.
+  response.on('error', ignore)
+
+  const settled = (send: (done: (error?: Error | null) => void) => void): Promise<boolean> =>
+    new Promise((resolve) => {
+      onGone = () => resolve(false)
+      if (gone) onGone()
+      else send((error) => resolve(!gone && !error))
+    })
+  return {
+    isGone: () => gone,
+    async write(chunk, last) {
+      const sent = await settled((done) => {
+        if (last) response.end(chunk.bytes, done)
+        else response.write(chunk.bytes, done)
+      })
+      if (sent) chunk.release()
+      else chunk.lose()
+      return sent
+    },
+    orGone: (promise, drop) =>
+      new Promise((resolve) => {
+        onGone = () => {
+          promise.then(drop, ignore)
+          resolve(undefined)
+        }
+        if (gone) return onGone()
+        const settle = (): void => {
+          if (gone) return
+          onGone = ignore
+          resolve(promise)
+        }
+        promise.then(settle, settle)
+      }),
+    unwatch: () => void response.off('close', close),
+  }
+}
+
+interface Pace {
+  isSlow(): boolean
+  wrote(bytes: number, ms: number): void
+}
+
+/** Whether a client takes its bytes slowly: it then gets one small buffer, and memory is left for others. */
+function createPace(): Pace {
+  let slow = false
+  let recent = { bytes: 0, ms: 0 }
+  return {
+    isSlow: () => slow,
+    wrote(bytes, ms) {
+      if (!slow) {
+        slow = ms > slowWriteMs
+        return
+      }
+      // A socket takes many small writes at once and then none for long: only many together say anything.
+      recent = { bytes: recent.bytes + bytes, ms: recent.ms + ms }
+      if (recent.bytes < fastAgain.bytes) return
+      slow = recent.ms > fastAgain.ms
+      recent = { bytes: 0, ms: 0 }
+    },
+  }
+}
+
+/** Whether a promise takes longer than `ms`. */
+async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, ms, true)
+  })
+  try {
+    return await Promise.race([promise.then(() => false), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function releaseChunk(chunk: Chunk): void {
+  chunk.release()
+}
+
+function ignore(): void {}

@@ -1,0 +1,118 @@
+import { randomBytes } from 'node:crypto'
+import type { Digest } from '../oci/digest.ts'
+
+/** The version of the vocabulary below. A reader that meets a newer one stops unless the event is skippable. */
+const eventVersion = 1
+
+/** `system`, or one project's stream: who may read an event's body. */
+export type EventStream = 'system' | `project:${number}`
+
+/**
+ * The facts that an edge, or another primary's cache, must know. Each is written to the outbox in the
+ * fact's own transaction. Ids, never names, bind a fact to its project and repository; names ride along.
+ */
+export type EventFact =
+  | {
+      readonly type: 'project'
+      readonly projectId: number
+      readonly name: string
+      readonly public: boolean
+    }
+  | { readonly type: 'project-deleted'; readonly projectId: number; readonly name: string }
+  | {
+      readonly type: 'repository'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly name: string
+    }
+  | {
+      readonly type: 'repository-deleted'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly name: string
+    }
+  | {
+      readonly type: 'manifest'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly digest: Digest
+      readonly mediaType: string
+      readonly size: number
+      readonly subject?: Digest
+    }
+  | {
+      readonly type: 'manifest-deleted'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly digest: Digest
+    }
+  | {
+      readonly type: 'tag'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly tag: string
+      readonly digest: Digest
+    }
+  | {
+      readonly type: 'tag-deleted'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly tag: string
+    }
+  | {
+      readonly type: 'link-deleted'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly digest: Digest
+    }
+  | {
+      readonly type: 'member'
+      readonly projectId: number
+      readonly userId: number
+      readonly roleId: number
+    }
+  | { readonly type: 'member-deleted'; readonly projectId: number; readonly userId: number }
+  | { readonly type: 'user'; readonly userId: number; readonly admin: boolean }
+  | { readonly type: 'user-deleted'; readonly userId: number }
+  | {
+      readonly type: 'robot'
+      readonly robotId: number
+      readonly projectId?: number
+      readonly disabled: boolean
+    }
+  | { readonly type: 'robot-deleted'; readonly robotId: number; readonly projectId?: number }
+  | { readonly type: 'edge'; readonly edgeId: string; readonly name: string }
+  | { readonly type: 'edge-deleted'; readonly edgeId: string }
+  | {
+      readonly type: 'key'
+      readonly keyId: string
+      readonly purpose: string
+      readonly state: string
+    }
+
+/** One event's body as it is stored, hashed and sent. */
+export interface EventBody {
+  readonly version: number
+  /** When the fact was written, RFC 3339. */
+  readonly at: string
+  /** 16 random bytes, hex, so that a withheld body's hash cannot be guessed. */
+  readonly salt: string
+  readonly fact: EventFact
+}
+
+/** Wraps a fact for the outbox. */
+export function createEventBody(fact: EventFact, at: Date): EventBody {
+  return {
+    version: eventVersion,
+    at: at.toISOString(),
+    salt: randomBytes(16).toString('hex'),
+    fact,
+  }
+}
+
+/** The stream whose readers are entitled to a fact's body. */
+export function streamOf(fact: EventFact): EventStream {
+  return 'projectId' in fact && fact.projectId !== undefined
+    ? `project:${fact.projectId}`
+    : 'system'
+}

@@ -1,0 +1,185 @@
+import { createPrivateKey, generateKeyPair, randomBytes } from 'node:crypto'
+import { promisify } from 'node:util'
+import forge from 'node-forge'
+import type { CertificateNames } from './names.ts'
+
+// node-forge builds; node:crypto makes the keys (its own are ten times slower) and reads what others made.
+// It knows RSA alone, and it must never parse what came over a network.
+
+const generateRsaKey = promisify(generateKeyPair)
+
+const caBits = 3072
+const serverBits = 2048
+const hourMs = 3_600_000
+const dayMs = 24 * hourMs
+const caDays = 10 * 365
+// Apple's limit, the strictest that clients put on certificates of private CAs too.
+const serverDays = 398
+
+/** A certificate and its private key, both PEM; the key is PKCS#8. */
+export interface PemPair {
+  readonly cert: string
+  readonly key: string
+}
+
+/**
+ * Makes a CA for servers, valid ten years from one hour before `now`: clocks that are slow must work.
+ * @param commonName shown by tools that list trusted CAs; a random suffix keeps two of them apart
+ */
+export async function createCa(commonName: string, now: Date): Promise<PemPair> {
+  const key = await createKey(caBits)
+  const cert = startCertificate({ key, days: caDays, now })
+  const subject = [...organisation, commonNameOf(`${commonName} ${randomBytes(4).toString('hex')}`)]
+  cert.setSubject(subject)
+  cert.setIssuer(subject)
+  cert.setExtensions([
+    { name: 'basicConstraints', cA: true, pathLenConstraint: 0, critical: true },
+    { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
+    { name: 'subjectKeyIdentifier' },
+    { name: 'authorityKeyIdentifier', keyIdentifier: true },
+  ])
+  return sign(cert, key, key)
+}
+
+/**
+ * Issues a server certificate for the names, valid 398 days from one hour before `now` (or until the CA
+ * ends). `cert` is the full chain: the certificate, then the CA's.
+ * @throws RangeError when the CA's key is not RSA or is not its own
+ */
+export async function issueServerCertificate(
+  ca: PemPair,
+  { names, now }: { readonly names: CertificateNames; readonly now: Date },
+): Promise<PemPair> {
+  const issuer = forge.pki.certificateFromPem(ca.cert)
+  const issuerKey = rsaKey(ca.key)
+  const key = await createKey(serverBits)
+  const cert = startCertificate({ key, days: serverDays, now })
+  if (cert.validity.notAfter > issuer.validity.notAfter) {
+    cert.validity.notAfter = issuer.validity.notAfter
+  }
+  cert.setSubject(serverSubject(names))
+  cert.setIssuer(issuer.subject.attributes)
+  cert.setExtensions([
+    { name: 'basicConstraints', cA: false, critical: true },
+    { name: 'keyUsage', digitalSignature: true, keyEncipherment: true, critical: true },
+    { name: 'extKeyUsage', serverAuth: true },
+    subjectAltName(names),
+    { name: 'subjectKeyIdentifier' },
+    { name: 'authorityKeyIdentifier', keyIdentifier: keyIdentifierOf(issuer) },
+  ])
+  const pair = sign(cert, key, issuerKey)
+  return { cert: pair.cert + ca.cert.trimEnd() + '\n', key: pair.key }
+}
+
+/** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */
+export async function createServerRequest(
+  names: CertificateNames,
+): Promise<{ readonly request: string; readonly key: string }> {
+  const key = await createKey(serverBits)
+  const request = forge.pki.createCertificationRequest()
+  request.publicKey = publicKeyOf(key)
+  request.setSubject(serverSubject(names))
+  request.setAttributes([{ name: 'extensionRequest', extensions: [subjectAltName(names)] }])
+  request.sign(key, forge.md.sha256.create())
+  return {
+    request: toUnixLines(forge.pki.certificationRequestToPem(request)),
+    key: pkcs8(key),
+  }
+}
+
+const organisation = [field('O', 'Outport')]
+
+type RsaPrivateKey = forge.pki.rsa.PrivateKey
+
+async function createKey(modulusLength: number): Promise<RsaPrivateKey> {
+  const { privateKey } = await generateRsaKey('rsa', { modulusLength })
+  return forge.pki.privateKeyFromPem(privateKey.export({ type: 'pkcs1', format: 'pem' }).toString())
+}
+
+function rsaKey(pem: string): RsaPrivateKey {
+  const key = createPrivateKey(pem)
+  if (key.asymmetricKeyType !== 'rsa') {
+    throw new RangeError(
+      `the CA's key is ${key.asymmetricKeyType ?? 'unknown'}, and only an RSA key can issue here: use 'outport certs csr' and that CA's own tool`,
+    )
+  }
+  return forge.pki.privateKeyFromPem(key.export({ type: 'pkcs1', format: 'pem' }).toString())
+}
+
+function publicKeyOf(key: RsaPrivateKey): forge.pki.rsa.PublicKey {
+  return forge.pki.setRsaPublicKey(key.n, key.e)
+}
+
+function startCertificate({
+  key,
+  days,
+  now,
+}: {
+  readonly key: RsaPrivateKey
+  readonly days: number
+  readonly now: Date
+}): forge.pki.Certificate {
+  const cert = forge.pki.createCertificate()
+  cert.publicKey = publicKeyOf(key)
+  cert.serialNumber = createSerialNumber()
+  const start = now.getTime() - hourMs
+  cert.validity.notBefore = new Date(start)
+  cert.validity.notAfter = new Date(start + days * dayMs)
+  return cert
+}
+
+/** 16 random bytes that are a positive, minimal DER integer: Go refuses others. [RFC 5280 §4.1.2.2] */
+function createSerialNumber(): string {
+  const bytes = randomBytes(16)
+  bytes.writeUInt8((bytes.readUInt8(0) & 0x3f) | 0x40, 0)
+  return bytes.toString('hex')
+}
+
+/** The first name, if it fits the 64 characters of a common name; clients look at the SAN alone. [RFC 5280 ub-common-name] */
+function serverSubject({ dnsNames, ipAddresses }: CertificateNames): forge.pki.CertificateField[] {
+  const first = dnsNames[0] ?? ipAddresses[0]
+  return first === undefined || first.length > 64
+    ? organisation
+    : [...organisation, commonNameOf(first)]
+}
+
+function commonNameOf(value: string): forge.pki.CertificateField {
+  return field('CN', value)
+}
+
+function field(shortName: string, value: string): forge.pki.CertificateField {
+  // The types want a Class here; the code writes the value with this as its ASN.1 type.
+  return { shortName, value, valueTagClass: forge.asn1.Type.UTF8 as unknown as forge.asn1.Class }
+}
+
+function subjectAltName({ dnsNames, ipAddresses }: CertificateNames): object {
+  return {
+    name: 'subjectAltName',
+    altNames: [
+      ...dnsNames.map((value) => ({ type: 2, value })),
+      ...ipAddresses.map((ip) => ({ type: 7, ip })),
+    ],
+  }
+}
+
+function keyIdentifierOf(issuer: forge.pki.Certificate): string {
+  const extension = issuer.getExtension('subjectKeyIdentifier') as
+    { readonly subjectKeyIdentifier: string } | undefined
+  return extension === undefined
+    ? issuer.generateSubjectKeyIdentifier().getBytes()
+    : forge.util.hexToBytes(extension.subjectKeyIdentifier)
+}
+
+function sign(cert: forge.pki.Certificate, key: RsaPrivateKey, issuerKey: RsaPrivateKey): PemPair {
+  cert.sign(issuerKey, forge.md.sha256.create())
+  return { cert: toUnixLines(forge.pki.certificateToPem(cert)), key: pkcs8(key) }
+}
+
+function pkcs8(key: RsaPrivateKey): string {
+  const pem = forge.pki.privateKeyToPem(key)
+  return createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString()
+}
+
+function toUnixLines(pem: string): string {
+  return pem.replaceAll('\r\n', '\n')
+}

@@ -1,0 +1,87 @@
+import type { Digest } from '../oci/digest.ts'
+import type { Manifest } from '../oci/manifest.ts'
+import type { Reference, RepositoryName } from '../oci/reference.ts'
+import type { BlobSource } from '../stream/blob-source.ts'
+import type { Credential, RegistryEntry } from './registries.ts'
+
+/** One upstream, spoken to as a client. Failures are SourceErrors; a 404 is `undefined`. */
+export interface UpstreamClient {
+  readonly entry: RegistryEntry
+  /** What a tag or digest names, without the document. Falls back to a GET where the HEAD does not say all of it. */
+  headManifest(
+    repository: RepositoryName,
+    reference: Reference,
+    options?: UpstreamRequest,
+  ): Promise<ManifestHead | undefined>
+  /** The document, verified against the digest asked for or claimed. */
+  getManifest(
+    repository: RepositoryName,
+    reference: Reference,
+    options?: UpstreamRequest,
+  ): Promise<FetchedManifest | undefined>
+  headBlob(
+    repository: RepositoryName,
+    digest: Digest,
+    options?: UpstreamRequest,
+  ): Promise<{ readonly size: number } | undefined>
+  /** Where a fill gets the blob from. Nothing is sent before it is opened. */
+  openBlob(
+    repository: RepositoryName,
+    digest: Digest,
+    options?: Omit<UpstreamRequest, 'signal'>,
+  ): BlobSource
+  /** One page of tags. */
+  listTags(
+    repository: RepositoryName,
+    page: { readonly n?: number | undefined; readonly last?: string | undefined },
+    options?: UpstreamRequest,
+  ): Promise<TagPage | undefined>
+  /**
+   * The index of referrers, pages joined as far as clients read. Where the upstream has no such endpoint, what its referrers tag names;
+   * else an empty one. [distribution-spec, Unavailable Referrers API]
+   */
+  referrers(
+    repository: RepositoryName,
+    subject: Digest,
+    page: { readonly artifactType?: string | undefined; readonly after?: string | undefined },
+    options?: UpstreamRequest,
+  ): Promise<ReferrersPage>
+  /** Ends whatever is running. */
+  close(): Promise<void>
+}
+
+/** What a caller adds to a request at an upstream. */
+export interface UpstreamRequest {
+  /** Instead of the entry's own: a client's credential that is passed through. `'anonymous'`: none at all. */
+  readonly credential?: Credential | 'anonymous' | undefined
+  /** Further request headers for the upstream itself: the request id. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface ManifestHead {
+  readonly digest: Digest
+  readonly mediaType: string
+  readonly size: number
+  /** Only those of the allow-list. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
+export interface FetchedManifest extends ManifestHead {
+  readonly bytes: Buffer
+  readonly manifest: Manifest
+}
+
+export interface TagPage {
+  readonly tags: readonly string[]
+  /** `last` of the next page; undefined on the final one. */
+  readonly next: string | undefined
+}
+
+export interface ReferrersPage {
+  readonly body: Buffer
+  readonly mediaType: string
+  readonly headers: Readonly<Record<string, string>>
+  /** What to ask `after` for the rest; undefined on the last page. */
+  readonly next?: string
+}

@@ -1,0 +1,41 @@
+import type { HttpError } from '../http/client.ts'
+import { SourceError } from '../stream/blob-source.ts'
+
+/** Longer requests to be left alone are cut down to this: a day. */
+const maxRetryAfterMs = 86_400_000
+
+/**
+ * What an upstream's refusing status means. Other 4xx than those named here are `broken` rather than absent: a
+ * 400 is also what speaking http to an https port gets, and must not end a tag that is held.
+ */
+export function errorOfStatus(
+  name: string,
+  status: number,
+  headers: Readonly<Record<string, string | undefined>> = {},
+): SourceError {
+  const message = `${name} answered ${status}`
+  if (status === 404 || status === 410) return new SourceError('absent', message)
+  if (status === 401 || status === 403) return new SourceError('refused', message)
+  const retryAfterMs = parseRetryAfter(headers['retry-after'], Date.now())
+  if (status === 429) return new SourceError('busy', message, { retryAfterMs })
+  if (status === 408 || status >= 500)
+    return new SourceError('unavailable', message, { retryAfterMs })
+  return new SourceError('broken', message)
+}
+
+/** What a failed exchange means: a body that is too large and an address that is forbidden are the far side's lies. */
+export function errorOfHttp(name: string, error: HttpError): SourceError {
+  const code = error.code === 'too-large' || error.code === 'forbidden' ? 'broken' : 'unavailable'
+  return new SourceError(code, `${name}: ${error.message}`, { cause: error })
+}
+
+/**
+ * Reads `Retry-After`: seconds or a date. [RFC 9110 §10.2.3]
+ * @returns milliseconds, at most a day; undefined when it is missing or of neither form
+ */
+function parseRetryAfter(header: string | undefined, now: number): number | undefined {
+  if (header === undefined) return undefined
+  const text = header.trim()
+  const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), maxRetryAfterMs)
+}

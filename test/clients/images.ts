@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { subfolder, testHosts, type Outport } from './outport.ts'
+import { run, type Result, type RunOptions } from './process.ts'
+import { toolPath } from './tools.ts'
+
+/** What a program printed, once it succeeded. */
+export function printed({ code, stdout, stderr }: Result): string {
+  assert.equal(code, 0, stdout + stderr)
+  return stdout
+}
+
+/**
+ * Runs a client with a home that keeps its log-ins. Where Outport speaks TLS it resolves the test's names, which needs
+ * root, and trusts Outport's CA unless told not to.
+ */
+export async function runClient(
+  outport: Outport,
+  [name, ...args]: readonly [string, ...string[]],
+  { trusted = true, ...options }: RunOptions & { readonly trusted?: boolean } = {},
+): Promise<Result> {
+  const HOME = await subfolder(outport, `home-${name}`)
+  const given = { ...options, env: { HOME, XDG_RUNTIME_DIR: HOME, ...options.env } }
+  if (outport.scheme === 'http') return run(toolPath(name), args, given)
+  const hosts = join(HOME, 'hosts')
+  await writeFile(
+    hosts,
+    Object.entries(testHosts)
+      .map(([host, address]) => `${address} ${host}\n`)
+      .join(''),
+  )
+  const env = { ...given.env, ...(trusted && { SSL_CERT_FILE: outport.ca }) }
+  const inView = [
+    '-m',
+    'sh',
+    '-c',
+    'mount --bind "$0" /etc/hosts && exec "$@"',
+    hosts,
+    toolPath(name),
+    ...args,
+  ]
+  return run('unshare', inView, { ...given, env })
+}
+
+/** Logs crane in as admin, and pushes an image with one random layer. @returns its digest */
+export async function pushRandomImage(
+  outport: Outport,
+  name: string,
+  { layerBytes = 4 << 20 } = {},
+): Promise<string> {
+  const folder = await subfolder(outport, `image-${randomBytes(4).toString('hex')}`)
+  await writeFile(join(folder, 'content'), randomBytes(layerBytes))
+  const layer = join(folder, 'layer.tar')
+  printed(await run('tar', ['-C', folder, '-cf', layer, 'content']))
+  const crane = async (args: readonly string[], options: RunOptions = {}) =>
+    printed(await runClient(outport, ['crane', ...args], options))
+  const host = name.split('/')[0] ?? ''
+  await crane(['auth', 'login', host, '-u', 'admin', '--password-stdin'], {
+    input: outport.password,
+  })
+  const plain = outport.scheme === 'http' ? ['--insecure'] : []
+  await crane(['append', ...plain, '-f', layer, '-t', name, '--platform', 'linux/amd64'])
+  return (await crane(['digest', ...plain, name])).trim()
+}
+
+/** Makes a project that only its members may read. */
+export async function createPrivateProject(outport: Outport, name: string): Promise<void> {
+  const base = `${outport.scheme}://${outport.primary}`
+  const body = JSON.stringify({ project_name: name, metadata: { public: 'false' } })
+  const args = [
+    '-sS',
+    '--fail',
+    '-u',
+    `admin:${outport.password}`,
+    '-H',
+    'Content-Type: application/json',
+    '-d',
+    body,
+  ] as const
+  const tls = outport.scheme === 'https' ? ['--cacert', outport.ca] : []
+  printed(await runClient(outport, ['curl', ...args, ...tls, `${base}/api/v2.0/projects`]))
+}

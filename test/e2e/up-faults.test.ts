@@ -1,0 +1,270 @@
+import assert from 'node:assert/strict'
+import { rm } from 'node:fs/promises'
+import { request as sendRequest } from 'node:http'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { startProgram } from '../deploy/program.ts'
+import { assertThere, pushForever } from '../kit/acknowledged.ts'
+import { waitFor } from '../kit/clock.ts'
+import { blobsOf, bytesOf, contentOf, createImage, pushImage, type Image } from '../kit/images.ts'
+import {
+  addColdBlob,
+  againPerKill,
+  assertPulls,
+  pullUntilKilled,
+} from '../kit/interrupted-pulls.ts'
+import { createRandom } from '../kit/random.ts'
+import type { RegistryClient } from '../kit/registry-client.ts'
+import { tempFolder } from '../kit/temp.ts'
+import { processesIn, startTestUp, type TestUp } from '../kit/up.ts'
+import { startUpstream } from '../kit/upstream.ts'
+
+// The whole house in real processes, which are killed one after another.
+
+const repository = 'library/faults'
+/** The aim is 3 s; this is for a machine that has other things to do. */
+const startLimitMs = 10_000
+
+async function pushed(up: TestUp, tag: string): Promise<Image> {
+  const image = createImage({ seed: `${up.data} ${tag}`, layers: 3, layerBytes: 200_000 })
+  await pushImage(up.client('primary', up.admin), repository, image, tag)
+  return image
+}
+
+/** By digest and tag, at the primary and through the edge, which has to fetch what it never saw. */
+async function assertPullable(up: TestUp, images: ReadonlyMap<string, Image>): Promise<void> {
+  for (const where of ['primary', 'edge'] as const) {
+    const client = up.client(where, up.admin, 'bearer')
+    for (const [tag, image] of images) {
+      await assertThere(client, repository, {
+        blobs: blobsOf(image),
+        manifests: [{ content: image.manifest, tag }],
+      })
+    }
+  }
+}
+
+async function assertNothingLeft(up: TestUp, signal: NodeJS.Signals): Promise<void> {
+  assert.ok(processesIn(up.data).length >= 4)
+  assert.equal(await up.stop(signal), 0)
+  assert.deepEqual(processesIn(up.data), [])
+}
+
+/** An upload session, its first bytes acknowledged. */
+async function openSession(client: RegistryClient, bytes: Buffer): Promise<string> {
+  const opened = await client.request('POST', `/v2/${repository}/blobs/uploads/`)
+  assert.equal(opened.status, 202)
+  const path = pathOf(opened.headers.location)
+  const patched = await client.request('PATCH', path, { body: bytes })
+  assert.equal(patched.status, 202)
+  return pathOf(patched.headers.location)
+}
+
+function pathOf(location: string | undefined): string {
+  const url = new URL(location ?? '', 'http://127.0.0.1')
+  return url.pathname + url.search
+}
+
+/** Sends some bytes of a PATCH and never its end. */
+async function patchWithoutEnd(up: TestUp, path: string, bytes: Buffer): Promise<void> {
+  const basic = Buffer.from(`${up.admin.username}:${up.admin.password}`).toString('base64')
+  const outgoing = sendRequest(new URL(path, up.urls.primary), {
+    method: 'PATCH',
+    headers: { Authorization: `Basic ${basic}`, 'Content-Type': 'application/octet-stream' },
+  })
+  // It ends with the process that is killed.
+  outgoing.on('error', () => undefined)
+  await new Promise<void>((written) => outgoing.write(bytes, () => written()))
+  await delay(50)
+}
+
+test('whichever process is killed, everything acknowledged is there again, an upload goes on, and nothing is left in the end', async (t) => {
+  const up = await startTestUp(t)
+  t.diagnostic(`first start: ${Math.round(up.startMs)} ms`)
+  const images = new Map<string, Image>()
+  const blob = contentOf(bytesOf('session', 700_000))
+  const acknowledged = 300_000
+  const session = await openSession(
+    up.client('primary', up.admin),
+    blob.bytes.subarray(0, acknowledged),
+  )
+
+  for (const name of ['edge', 'primary', 'postgres'] as const) {
+    images.set(name, await pushed(up, name))
+    if (name === 'primary')
+      await patchWithoutEnd(up, session, blob.bytes.subarray(acknowledged, 400_000))
+    const killed = up.pidOf(name)
+    up.kill(name)
+    const ms = await up.untilBack(name, killed)
+    t.diagnostic(`ready after the kill of ${name}: ${Math.round(ms)} ms`)
+    assert.ok(ms < startLimitMs, `${name}: ${ms} ms`)
+    await assertPullable(up, images)
+  }
+
+  const client = up.client('primary', up.admin)
+  const state = await client.request('GET', session)
+  assert.equal(state.status, 204)
+  const held = Number(/^0-(\d+)$/.exec(state.headers.range ?? '')?.[1]) + 1
+  t.diagnostic(`the upload goes on at ${held}`)
+  assert.ok(held >= acknowledged && held <= 400_000)
+
+  images.set('up', await pushed(up, 'up'))
+  up.kill('up')
+  await up.ended()
+  await up.start()
+  t.diagnostic(`start after the kill of up: ${Math.round(up.startMs)} ms`)
+  assert.ok(up.startMs < startLimitMs, `${up.startMs} ms`)
+  await assertPullable(up, images)
+
+  const rest = await client.request('PATCH', session, {
+    body: blob.bytes.subarray(held),
+    headers: { 'Content-Range': `${held}-${blob.bytes.length - 1}` },
+  })
+  assert.equal(rest.status, 202)
+  const put = await client.request('PUT', pathOf(rest.headers.location), {
+    query: { digest: blob.digest },
+  })
+  assert.equal(put.status, 201)
+  await assertThere(client, repository, { blobs: [blob], manifests: [] })
+
+  await assertNothingLeft(up, 'SIGTERM')
+  await up.start()
+  t.diagnostic(`start after a stop: ${Math.round(up.startMs)} ms`)
+  assert.ok(up.startMs < startLimitMs)
+  await assertPullable(up, images)
+  await assertNothingLeft(up, 'SIGINT')
+})
+
+test('all processes killed at once: the next start has everything', async (t) => {
+  const up = await startTestUp(t)
+  const images = new Map([['all', await pushed(up, 'all')]])
+  t.diagnostic(`${await up.killAll()} processes`)
+  await up.start()
+  t.diagnostic(`start after the kill of all: ${Math.round(up.startMs)} ms`)
+  assert.ok(up.startMs < startLimitMs)
+  await assertPullable(up, images)
+  await assertNothingLeft(up, 'SIGTERM')
+})
+
+test('what was acknowledged right before a kill -9 of the primary is there, three times', async (t) => {
+  const seed = 20_261_124
+  const up = await startTestUp(t)
+  const random = createRandom(seed)
+  const clients = Array.from({ length: 4 }, () => up.client('primary', up.admin))
+  const pushes = pushForever({ repository, seed, clients })
+  const reader = up.client('primary', up.admin)
+  let checked = 0
+  const times: number[] = []
+  try {
+    for (let kill = 0; kill < 3; kill++) {
+      const before = pushes.blobs.length
+      await waitFor('pushes to go on', () => pushes.blobs.length > before + 4)
+      await delay(random.between(0, 150))
+      const killed = up.pidOf('primary')
+      up.kill('primary')
+      // A program that ends five times in a minute is given up, as it should be: a new supervisor forgets that.
+      if (kill % 3 === 2) {
+        up.kill('up')
+        await up.ended()
+        await up.start()
+        times.push(up.startMs)
+      } else times.push(await up.untilBack('primary', killed))
+      const blobs = pushes.blobs.slice(checked)
+      checked += blobs.length
+      await assertThere(reader, repository, { blobs, manifests: [] })
+    }
+  } finally {
+    await pushes.stop()
+  }
+  t.diagnostic(
+    `${pushes.blobs.length} blobs and ${pushes.manifests.length} manifests; back after ${times.map((ms) => Math.round(ms)).join(', ')} ms`,
+  )
+  await assertThere(reader, repository, pushes)
+  const edge = up.client('edge', up.admin, 'bearer')
+  await assertThere(edge, repository, {
+    blobs: pushes.blobs.slice(-20),
+    manifests: pushes.manifests.slice(-20),
+  })
+  await assertNothingLeft(up, 'SIGTERM')
+})
+
+test('an edge killed in the middle of a fill goes on with what it has, and rebuilds a lost index', async (t) => {
+  const mebibyte = 1024 * 1024
+  const sizeBytes = 64 * mebibyte
+  const random = createRandom(20_261_128)
+  const upstream = await startUpstream({ pace: 32 * mebibyte })
+  t.after(() => upstream.close())
+  const config = { edge: { upstreams: [{ id: 'origin', url: upstream.url.origin }] } }
+  const up = await startTestUp(t, { config })
+  const sent = (blob: { readonly digest: string }) => upstream.delivered(blob.digest).bytes
+
+  const first = addColdBlob(upstream, 'first', sizeBytes)
+  for (let kill = 0; kill < 2; kill++) {
+    // So much that a fill that began anew would be seen by the bytes that the upstream sends.
+    const afterBytes = random.between(18 * mebibyte, 28 * mebibyte)
+    const killed = up.pidOf('edge')
+    await pullUntilKilled(up, upstream, first, { afterBytes, kill: () => up.kill('edge') })
+    const ms = await up.untilBack('edge', killed)
+    t.diagnostic(`killed after ${sent(first.blob)} bytes; ready after ${Math.round(ms)} ms`)
+  }
+  await assertPulls(up, first)
+  const again = sent(first.blob) - sizeBytes
+  t.diagnostic(`sent again after two kills: ${again} bytes`)
+  assert.ok(again <= 2 * againPerKill, `${again} bytes were sent again`)
+
+  const second = addColdBlob(upstream, 'second', sizeBytes)
+  const afterBytes = random.between(18 * mebibyte, 40 * mebibyte)
+  await pullUntilKilled(up, upstream, second, { afterBytes, kill: () => up.killAll() })
+  await rm(join(up.data, 'edge/index'), { recursive: true })
+  const before = { first: sent(first.blob), second: sent(second.blob) }
+  await up.start()
+  await assertPulls(up, first)
+  assert.equal(sent(first.blob), before.first, 'a blob that was on disk was fetched again')
+  await assertPulls(up, second)
+  // Without its record a part is worth nothing: its bytes may be holes.
+  assert.equal(sent(second.blob), before.second + sizeBytes)
+})
+
+test('a stop right after the kill of the primary ends its database server, too', async (t) => {
+  const up = await startTestUp(t)
+  up.kill('primary')
+  assert.equal(await up.stop('SIGINT'), 0)
+  assert.deepEqual(processesIn(up.data), [])
+})
+
+test('a primary that is killed until it is given up leaves no database server', async (t) => {
+  const up = await startTestUp(t)
+  for (let kill = 1; kill < 5; kill++) {
+    const killed = up.pidOf('primary')
+    up.kill('primary')
+    await up.untilBack('primary', killed)
+  }
+  up.kill('primary')
+  assert.equal(await up.ended(), 1)
+  assert.deepEqual(processesIn(up.data), [])
+})
+
+test('a first start that is killed or stopped half-way holds nobody up', async (t) => {
+  const folder = await tempFolder(t)
+  for (const signal of ['SIGKILL', 'SIGINT'] as const) {
+    // One each: what a killed start leaves may go on to a whole cluster, and the next one then needs no initdb.
+    const data = join(folder, signal)
+    const args = ['up', '--json', '--data', data, '--primary-port', '0', '--edge-port', '0']
+    const begin = () => startProgram(t, ['deploy/launch.mjs', ...args, '--mirror-port', '0'])
+    const up = begin()
+    await waitFor(
+      'an initdb',
+      () => processesIn(data).some(({ cmdline }) => cmdline.includes('initdb')),
+      { timeoutMs: 60_000 },
+    )
+    up.child.kill(signal)
+    assert.equal(await up.ended(), signal === 'SIGINT' ? 0 : signal)
+    if (signal === 'SIGINT') assert.deepEqual(processesIn(data), [])
+    const next = begin()
+    await waitFor('all to be ready', () => next.stdout().includes('\n'), { timeoutMs: 60_000 })
+    next.child.kill('SIGTERM')
+    assert.equal(await next.ended(), 0)
+    assert.deepEqual(processesIn(data), [])
+  }
+})

@@ -1,0 +1,252 @@
+import assert from 'node:assert/strict'
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  truncate,
+  writeFile,
+} from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { openBlobFiles, type BlobFiles } from '../../../edge/cache/blob-files.ts'
+import { createCachedBlobs, type CachedBlobs } from '../../../edge/cache/blobs.ts'
+import { openCacheIndex, type CacheIndex, type Origin } from '../../../edge/cache/cache-index.ts'
+import { digestOf } from '../../../shared/oci/digest.ts'
+import { parseRepositoryName } from '../../../shared/oci/reference.ts'
+
+const origin: Origin = { upstream: 'primary', repository: parseRepositoryName('library/app') }
+const other: Origin = { upstream: 'docker-io', repository: parseRepositoryName('library/app') }
+const bytes = Buffer.from('some content')
+const digest = digestOf(bytes)
+
+interface Cache {
+  readonly files: BlobFiles
+  readonly index: CacheIndex
+  readonly blobs: CachedBlobs
+  close(): Promise<void>
+}
+
+async function openCache(root: string): Promise<Cache> {
+  const files = await openBlobFiles(root)
+  const index = await openCacheIndex(join(root, 'index'))
+  const onDiskFailed = (error: unknown) => assert.fail(String(error))
+  const blobs = await createCachedBlobs({ files, index, openFiles: 4, onDiskFailed })
+  const close = async () => {
+    blobs.close()
+    await index.close()
+  }
+  return { files, index, blobs, close }
+}
+
+async function folder(t: TestContext): Promise<string> {
+  const root = await mkdtemp(join(tmpdir(), 'outport-cache-'))
+  t.after(() => rm(root, { recursive: true, force: true }))
+  return root
+}
+
+async function readHandle(blobs: CachedBlobs): Promise<string | undefined> {
+  const handle = await blobs.open(digest)
+  if (handle === undefined) return undefined
+  try {
+    const buffer = Buffer.alloc(handle.size)
+    await handle.read(buffer, 0)
+    return buffer.toString()
+  } finally {
+    await handle.close()
+  }
+}
+
+test('a filled blob is readable after its commit, after a restart, and counted', async (t) => {
+  const root = await folder(t)
+  const first = await openCache(root)
+  const { sink } = await first.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  assert.equal(first.blobs.size(digest), undefined)
+  await sink.commit(bytes.length)
+  await sink.close()
+  assert.equal(await readHandle(first.blobs), bytes.toString())
+  assert.deepEqual(first.blobs.total, { bytes: bytes.length, count: 1 })
+  await first.close()
+  const second = await openCache(root)
+  t.after(() => second.close())
+  assert.equal(await readHandle(second.blobs), bytes.toString())
+  assert.deepEqual(second.blobs.total, { bytes: bytes.length, count: 1 })
+})
+
+test('what lies behind the proved size is cut off before a blob has its name', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  const { sink } = await cache.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  await sink.write(Buffer.from('of another size'), 1000)
+  await sink.commit(bytes.length)
+  await sink.close()
+  assert.equal(await cache.files.size(digest), bytes.length)
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
+  assert.deepEqual(cache.blobs.total, { bytes: bytes.length, count: 1 })
+})
+
+test('a part that is shorter than what was proved is not published', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  const { sink } = await cache.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  await assert.rejects(sink.commit(bytes.length + 1), /bytes/)
+  await sink.close()
+  assert.equal(cache.blobs.size(digest), undefined)
+  assert.equal(await cache.files.size(digest), undefined)
+})
+
+test('a link lets only its own upstream and repository show a digest', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  assert.equal(cache.blobs.link(origin, digest), undefined)
+  await cache.blobs.addLink(origin, digest, { mediaType: 'a/b' })
+  assert.deepEqual(cache.blobs.link(origin, digest), { mediaType: 'a/b' })
+  assert.equal(cache.blobs.link(other, digest), undefined)
+})
+
+test('a lost index is made again from the disk, links included, but for a torn last line', async (t) => {
+  const root = await folder(t)
+  const first = await openCache(root)
+  await first.blobs.put(digest, bytes)
+  await first.blobs.addLink(origin, digest, { mediaType: 'a/b' })
+  await appendFile(`${first.files.pathOf(digest)}.links`, JSON.stringify(other))
+  await first.close()
+  await rm(join(root, 'index'), { recursive: true })
+  const second = await openCache(root)
+  t.after(() => second.close())
+  assert.equal(await readHandle(second.blobs), bytes.toString())
+  assert.deepEqual(second.blobs.link(origin, digest), { mediaType: 'a/b' })
+  assert.equal(second.blobs.link(other, digest), undefined)
+})
+
+test('a file that is shorter than its entry is dropped and not served', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  await truncate(cache.files.pathOf(digest), 3)
+  assert.equal(await readHandle(cache.blobs), undefined)
+  assert.equal(cache.blobs.size(digest), undefined)
+  assert.deepEqual(cache.blobs.total, { bytes: 0, count: 0 })
+})
+
+test('a reader of a dropped blob reads to its end', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  const handle = await cache.blobs.open(digest)
+  assert.ok(handle)
+  await cache.blobs.drop(digest)
+  const buffer = Buffer.alloc(bytes.length)
+  assert.equal(await handle.read(buffer, 0), bytes.length)
+  assert.deepEqual(buffer, bytes)
+  await handle.close()
+  assert.equal(await cache.blobs.open(digest), undefined)
+})
+
+test('a part is resumed with what its record vouches for', async (t) => {
+  const root = await folder(t)
+  const first = await openCache(root)
+  const opened = await first.blobs.openSink(digest)
+  assert.equal(opened.held, undefined)
+  await opened.sink.write(bytes.subarray(0, 4), 0)
+  await opened.sink.sync()
+  await opened.sink.saveProgress?.({ size: bytes.length, held: [{ start: 0, end: 4 }] })
+  await opened.sink.close()
+  await first.close()
+  const second = await openCache(root)
+  t.after(() => second.close())
+  const resumed = await second.blobs.openSink(digest)
+  assert.deepEqual(resumed.held, [{ start: 0, end: 4 }])
+  assert.equal(resumed.size, bytes.length)
+  const buffer = Buffer.alloc(4)
+  await resumed.sink.read(buffer, 0)
+  assert.deepEqual(buffer, bytes.subarray(0, 4))
+  await resumed.sink.discard()
+  await resumed.sink.close()
+  assert.deepEqual(await second.files.listParts(), [])
+})
+
+test('after a crash a part without a record goes, and a blob whose entry was missed is found', async (t) => {
+  const root = await folder(t)
+  const first = await openCache(root)
+  const { sink } = await first.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  await sink.saveProgress?.({ size: bytes.length, held: [] })
+  await sink.close()
+  // Renamed, and killed before the entry was written.
+  const [part] = await first.files.listParts()
+  assert.ok(part)
+  const path = first.files.pathOf(digest)
+  await mkdir(dirname(path), { recursive: true })
+  await rename(join(root, 'parts', part), path)
+  const stray = digestOf(Buffer.from('stray'))
+  await writeFile(join(root, 'parts', `${stray.replace(':', '-')}.00`), 'stray')
+  await first.close()
+  const second = await openCache(root)
+  t.after(() => second.close())
+  assert.equal(await readHandle(second.blobs), bytes.toString())
+  assert.deepEqual(await readdir(join(root, 'parts')), [])
+})
+
+test('two fills of one digest write to files of their own, and both may be committed', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  const [one, two] = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
+  await one.sink.write(bytes, 0)
+  await two.sink.write(Buffer.from('SOME LIES!!!'), 0)
+  await one.sink.commit(bytes.length)
+  await one.sink.close()
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
+  await two.sink.write(bytes, 0)
+  await two.sink.commit(bytes.length)
+  await two.sink.close()
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
+  assert.deepEqual(cache.blobs.total, { bytes: bytes.length, count: 1 })
+  assert.deepEqual(await cache.files.listParts(), [])
+})
+
+test('what a fill leaves is taken over once, and a second leaving of the same digest goes', async (t) => {
+  const cache = await openCache(await folder(t))
+  t.after(() => cache.close())
+  const progress = { size: bytes.length, held: [{ start: 0, end: 4 }] }
+  const [one, two] = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
+  for (const { sink } of [one, two]) {
+    await sink.write(bytes.subarray(0, 4), 0)
+    await sink.saveProgress?.(progress)
+    await sink.close()
+  }
+  assert.equal((await cache.files.listParts()).length, 1)
+  const [third, fourth] = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
+  assert.deepEqual(third.held, progress.held)
+  assert.equal(fourth.held, undefined)
+  for (const { sink } of [third, fourth]) {
+    await sink.discard()
+    await sink.close()
+  }
+  assert.deepEqual(await cache.files.listParts(), [])
+})
+
+test('a link counts in the project that it was made in, and in no other of its name', async (t) => {
+  const root = await folder(t)
+  const first = await openCache(root)
+  await first.blobs.put(digest, bytes)
+  await first.blobs.addLink({ ...origin, project: 7 }, digest, { mediaType: 'a/b' })
+  assert.ok(first.blobs.link({ ...origin, project: 7 }, digest))
+  for (const project of [8, undefined])
+    assert.equal(first.blobs.link({ ...origin, project }, digest), undefined)
+  await first.blobs.addLink({ ...origin, project: 8 }, digest, {})
+  assert.equal(first.blobs.link({ ...origin, project: 7 }, digest), undefined)
+  await first.close()
+  await rm(join(root, 'index'), { recursive: true })
+  const second = await openCache(root)
+  t.after(() => second.close())
+  assert.deepEqual(second.blobs.link({ ...origin, project: 8 }, digest), { project: 8 })
+  assert.equal(second.blobs.link({ ...origin, project: 7 }, digest), undefined)
+})

@@ -1,0 +1,188 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { edgeSection } from '../../edge/config.ts'
+import { loadConfig } from '../../shared/config/load.ts'
+import { ConfigError } from '../../shared/config/problems.ts'
+
+function load(edge: unknown) {
+  return loadConfig({ sections: [edgeSection], env: {}, flags: { data: '/srv/outport', edge } })
+    .edge
+}
+
+function problemsOf(edge: unknown): readonly string[] {
+  try {
+    load(edge)
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error))
+    return error.problems.map(
+      ({ path, message }) => `${path}: ${message.replace(/ \(from a flag\)$/, '')}`,
+    )
+  }
+  assert.fail('the configuration was accepted')
+}
+
+const quay = { id: 'quay', names: ['quay.io'], url: 'https://quay.io' }
+
+describe('without configuration', () => {
+  test('a challenging listener answers for the primary and an open one for docker.io', () => {
+    assert.deepEqual(load({}).listeners, [
+      { name: 'edge', address: '127.0.0.1', port: 8081, default: 'primary', ping: 'challenge' },
+      { name: 'mirror', address: '127.0.0.1', port: 8082, default: 'docker.io', ping: 'open' },
+    ])
+  })
+
+  test('the upstreams are the primary and Docker Hub', () => {
+    const [primary, hub, ...rest] = load({}).upstreams
+    assert.deepEqual(rest, [])
+    assert.deepEqual(
+      [primary?.id, primary?.kind, primary?.url, primary?.access, primary?.credentials],
+      ['primary', 'outport', 'http://127.0.0.1:8080', 'primary', undefined],
+    )
+    assert.deepEqual(hub?.names, ['docker.io', 'index.docker.io', 'registry-1.docker.io'])
+    assert.deepEqual(
+      [hub?.url, hub?.realm_hosts, hub?.access],
+      ['https://registry-1.docker.io', ['auth.docker.io'], 'open'],
+    )
+  })
+})
+
+describe('upstreams', () => {
+  test("of the file come behind the ready-made ones, all of them open: the primary's tokens speak of the primary alone", () => {
+    const other = { id: 'branch', kind: 'outport', url: 'https://branch.example.com' }
+    const { upstreams } = load({ upstreams: [quay, other] })
+    assert.deepEqual(
+      upstreams.map(({ id, access }) => [id, access]),
+      [
+        ['primary', 'primary'],
+        ['docker.io', 'open'],
+        ['quay', 'open'],
+        ['branch', 'open'],
+      ],
+    )
+  })
+
+  test("cannot be opened by the primary's tokens, which name other repositories", () => {
+    assert.throws(() => load({ upstreams: [{ ...quay, access: 'primary' }] }), /access/)
+  })
+
+  test('replace the ready-made docker.io by its id', () => {
+    const { upstreams } = load({
+      upstreams: [{ id: 'docker.io', names: ['docker.io'], url: 'https://hub.example.com' }],
+    })
+    assert.deepEqual(
+      upstreams.map(({ id, url }) => [id, url]),
+      [
+        ['primary', 'http://127.0.0.1:8080'],
+        ['docker.io', 'https://hub.example.com'],
+      ],
+    )
+  })
+
+  test("the primary is logged in to as this edge, and answers to its URL's host", () => {
+    const [primary] = load({
+      id: 'north',
+      credential_file: '/run/north',
+      primary: { url: 'https://registry.example.com', names: ['registry.internal'] },
+    }).upstreams
+    assert.deepEqual(primary?.credentials, { username: 'edge$north', password_file: '/run/north' })
+    assert.deepEqual(primary?.names, ['registry.example.com', 'registry.internal'])
+  })
+})
+
+test('wrong things are refused with their path', () => {
+  const listener = { name: 'one', port: 0, default: 'primary' }
+  const cases: readonly (readonly [unknown, RegExp])[] = [
+    [
+      { listeners: [{ ...listener, default: 'quay' }] },
+      /^edge\.listeners\.0\.default: no upstream has the id 'quay'; there are primary, docker\.io/,
+    ],
+    [
+      { listeners: [{ default: 'nowhere' }] },
+      /^edge\.listeners\.0\.default: no upstream has the id 'nowhere'/,
+    ],
+    [
+      { listeners: [{}, { name: 'edge' }] },
+      /^edge\.listeners\.1\.name: 'edge' is another listener's name already/,
+    ],
+    [
+      { listeners: [{ address: '0.0.0.0' }] },
+      /^edge\.listeners\.0: serves plain http on 0\.0\.0\.0/,
+    ],
+    [
+      { upstreams: [{ ...quay, id: 'primary' }] },
+      /^edge\.upstreams\.0\.id: 'primary' is the primary/,
+    ],
+    [
+      { upstreams: [quay, { ...quay, names: [] }] },
+      /^edge\.upstreams\.1\.id: 'quay' is another upstream's id already/,
+    ],
+    [
+      { upstreams: [{ ...quay, id: 'Quay' }] },
+      /^edge\.upstreams\.0\.id: must be of lower-case letters/,
+    ],
+    [{ upstreams: [{ ...quay, id: '../etc' }] }, /^edge\.upstreams\.0\.id: must be of/],
+    [
+      { upstreams: [{ ...quay, names: ['Docker.IO'] }] },
+      /^edge\.upstreams\.0\.names: 'docker\.io' also names the upstream 'docker\.io'/,
+    ],
+    [
+      { upstreams: [{ ...quay, url: 'quay.io' }] },
+      /^edge\.upstreams\.0\.url: must be an absolute http or https URL/,
+    ],
+    [
+      { upstreams: [{ ...quay, credentials: { username: 'u' } }] },
+      /^edge\.upstreams\.0\.credentials: needs either password or password_file/,
+    ],
+    [
+      {
+        upstreams: [
+          { ...quay, url: 'http://10.0.0.1', credentials: { username: 'u', password: 'PLANTED' } },
+        ],
+      },
+      /^edge\.upstreams\.0\.url: would send credentials over plain http/,
+    ],
+    [{ credential_file: '/run/x' }, /^edge\.id: is required with credential_file/],
+    [
+      { id: 'a', credential_file: '/run/x', primary: { url: 'http://10.0.0.1' } },
+      /^edge\.primary\.url: would send credentials over plain http/,
+    ],
+    [{ primary: { url: 'https://h/v2' } }, /^edge\.primary\.url: must not have a path/],
+    [{ fill: { segment: '1500KiB' } }, /^edge\.fill\.segment: must be a multiple of 1MiB/],
+    [{ cache: { decision_ttl: '10m' } }, /^edge\.cache\.decision_ttl: must be at most 5m/],
+  ]
+  for (const [edge, expected] of cases) {
+    const problems = problemsOf(edge).join('\n')
+    assert.match(problems, expected, JSON.stringify(edge))
+    assert.doesNotMatch(problems, /PLANTED/)
+  }
+})
+
+test('what is wrong with one element hides nothing of the others', () => {
+  const listener = { name: 'one', port: 0, default: 'primary' }
+  assert.deepEqual(
+    problemsOf({
+      listeners: [
+        { ...listener, port: 99_999 },
+        { ...listener, name: 'two', address: 'nowhere' },
+        { ...listener, name: 'two', default: 'nothing' },
+      ],
+      upstreams: [{ ...quay, id: 'Quay!' }, quay, { ...quay, url: 'quay.io' }],
+    }).map((line) => line.split(': ')[0]),
+    [
+      'edge.upstreams.0.id',
+      'edge.listeners.0.port',
+      'edge.listeners.1.address',
+      'edge.listeners.1',
+      'edge.listeners.2.name',
+      'edge.listeners.2.default',
+      'edge.upstreams.2.id',
+      'edge.upstreams.2.url',
+    ],
+  )
+})
+
+test('credentials may cross plain http where somebody said so, and on this machine', () => {
+  const credentials = { username: 'u', password: 'p' }
+  load({ upstreams: [{ ...quay, url: 'http://10.0.0.1', insecure_http: true, credentials }] })
+  load({ upstreams: [{ ...quay, url: 'http://127.0.0.1:5000', credentials }] })
+})

@@ -1,0 +1,50 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pg from 'pg'
+import { migrate, openDatabase, type DatabaseAddress } from '../../primary/store/database.ts'
+import { startEmbeddedPostgres } from '../../primary/store/embedded-postgres.ts'
+
+/** The socket folder's address, as one environment variable: set by the global setup for all test processes. */
+export const serverVariable = 'OUTPORT_TEST_POSTGRES'
+
+export const template = 'outport_template'
+
+export type SocketAddress = Extract<DatabaseAddress, { socketFolder: string }>
+
+/** A server for tests, with a migrated template database. */
+export interface TestServer {
+  readonly address: SocketAddress
+  stop(): Promise<void>
+}
+
+export async function startTestServer(): Promise<TestServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'outport-pg-'))
+  const server = await startEmbeddedPostgres({ folder, startTimeoutMs: 60_000 })
+  const { address } = server
+  await command(address, `CREATE DATABASE ${template}`)
+  const database = await openDatabase({ address: { ...address, database: template }, poolSize: 2 })
+  await migrate(database.records)
+  await database.close()
+  return {
+    address,
+    async stop() {
+      await server.stop(10_000)
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Runs one statement outside any pool. */
+export async function command(
+  { socketFolder, ...rest }: SocketAddress,
+  text: string,
+): Promise<void> {
+  const client = new pg.Client({ host: socketFolder, ...rest })
+  await client.connect()
+  try {
+    await client.query(text)
+  } finally {
+    await client.end()
+  }
+}

@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { describe, test, type TestContext } from 'node:test'
+import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
+import { readTlsFiles, TlsFilesError } from '../../../shared/http/tls-files.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { makeCertificate, type TestCertificate } from '../../kit/certificates.ts'
+import { waitFor } from '../../kit/clock.ts'
+import { connectRaw, startHttpServer } from '../../kit/http-server.ts'
+import { tempFolder } from '../../kit/temp.ts'
+
+async function writePair(folder: string, { cert, key }: TestCertificate) {
+  const files = { cert: join(folder, 'tls.crt'), key: join(folder, 'tls.key') }
+  await writeFile(files.cert, cert)
+  await writeFile(files.key, key)
+  return files
+}
+
+const good = makeCertificate()
+
+describe('the files of a certificate', () => {
+  test('that belong together are read, a chain and old key forms included', async (t) => {
+    const folder = await tempFolder(t)
+    const ca = makeCertificate({ isCa: true, names: [], commonName: 'ca' })
+    const leaf = makeCertificate({ issuer: ca })
+    const files = await writePair(folder, { cert: `${leaf.cert}\n${ca.cert}`, key: leaf.key })
+    const pair = await readTlsFiles(files)
+    assert.equal(pair.key, leaf.key)
+    assert.ok(pair.validTo > new Date())
+  })
+
+  test('that clients would refuse are refused here, in one line that says what to do', async (t) => {
+    const folder = await tempFolder(t)
+    const other = makeCertificate()
+    const ca = makeCertificate({ isCa: true, names: [], commonName: 'ca' })
+    const past = new Date(Date.now() - 1000)
+    const cases: readonly (readonly [string, TestCertificate, RegExp])[] = [
+      [
+        'another key',
+        { ...good, key: other.key },
+        /tls\.key is not the key of the certificate in .*tls\.crt$/,
+      ],
+      [
+        'no SAN',
+        makeCertificate({ names: [] }),
+        /tls\.crt: the certificate has no SAN .* issue it with DNS: or IP: entries$/,
+      ],
+      [
+        'expired',
+        makeCertificate({ notAfter: past }),
+        /tls\.crt: the certificate expired on \d{4}-/,
+      ],
+      ['no certificate', { ...good, cert: 'hello' }, /tls\.crt holds no certificate in PEM form/],
+      [
+        'a broken certificate',
+        { ...good, cert: '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' },
+        /tls\.crt holds a broken certificate$/,
+      ],
+      ['no key', { ...good, key: 'hello' }, /tls\.key holds no private key in PEM form$/],
+      [
+        'an encrypted key',
+        {
+          ...good,
+          key: '-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n',
+        },
+        /tls\.key is encrypted: give the key without a passphrase/,
+      ],
+      [
+        'the CA first',
+        { cert: `${ca.cert}${good.cert}`, key: good.key },
+        /tls\.crt: the server's certificate must come first/,
+      ],
+    ]
+    for (const [what, pair, expected] of cases) {
+      await assert.rejects(readTlsFiles(await writePair(folder, pair)), (error) => {
+        assert.ok(error instanceof TlsFilesError, what)
+        assert.match(error.message, expected, what)
+        assert.doesNotMatch(error.message, /\n|PRIVATE KEY-----\nM/, what)
+        return true
+      })
+    }
+  })
+
+  test('that are not there are named', async (t) => {
+    const folder = await tempFolder(t)
+    await assert.rejects(readTlsFiles({ cert: join(folder, 'a'), key: join(folder, 'b') }), {
+      name: 'TlsFilesError',
+      message: `cannot read ${join(folder, 'a')}: there is no such file`,
+    })
+  })
+})
+
+async function startTlsServer(test: TestContext, pair: TestCertificate) {
+  const folder = join(await tempFolder(test), 'tls')
+  await mkdir(folder)
+  const files = await writePair(folder, pair)
+  const server = await startHttpServer(test, {
+    listener: { address: '127.0.0.1', port: 0, tls: files },
+    tlsWatchMs: 10,
+    routes: (app) => {
+      app.get('/', async () => 'hello over tls')
+    },
+  })
+  return { ...server, files, folder }
+}
+
+interface Peer {
+  readonly socket: TLSSocket
+  readonly fingerprint: string
+  readonly ask: () => Promise<string>
+}
+
+async function connectTls(
+  test: TestContext,
+  port: number,
+  options: ConnectionOptions = {},
+): Promise<Peer> {
+  const socket = connect({
+    ...options,
+    host: '127.0.0.1',
+    port,
+    servername: 'localhost',
+    ALPNProtocols: ['h2', 'http/1.1'],
+    rejectUnauthorized: false,
+  })
+  test.after(() => socket.destroy())
+  await once(socket, 'secureConnect')
+  return {
+    socket,
+    fingerprint: socket.getPeerX509Certificate()?.fingerprint256 ?? '',
+    ask: async () => {
+      socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+      let answer = ''
+      while (!answer.endsWith('hello over tls')) {
+        const [chunk] = (await once(socket, 'data')) as [Buffer]
+        answer += chunk.toString()
+      }
+      return answer
+    },
+  }
+}
+
+describe('an HTTPS server', () => {
+  test('speaks HTTP/1.1 although its client would rather speak h2', async (t) => {
+    const { port, url } = await startTlsServer(t, good)
+    assert.equal(url.protocol, 'https:')
+    const { socket, ask } = await connectTls(t, port)
+    assert.equal(socket.alpnProtocol, 'http/1.1')
+    assert.match(await ask(), /^HTTP\/1\.1 200 OK/)
+  })
+
+  test('encrypts bulk with AES-128 unless the client knows only others, also after a new certificate', async (t) => {
+    const server = await startTlsServer(t, good)
+    const cipherOf = async (options?: ConnectionOptions) => {
+      const { socket, ask } = await connectTls(t, server.port, options)
+      assert.match(await ask(), /200 OK/)
+      return `${socket.getProtocol()} ${socket.getCipher().standardName}`
+    }
+    const expectAll = async () => {
+      assert.equal(await cipherOf(), 'TLSv1.3 TLS_AES_128_GCM_SHA256')
+      assert.match(
+        await cipherOf({ maxVersion: 'TLSv1.2' }),
+        /^TLSv1\.2 TLS_ECDHE_\w+_WITH_AES_128_GCM/,
+      )
+      for (const only of ['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'])
+        assert.equal(await cipherOf({ ciphers: only, minVersion: 'TLSv1.3' }), `TLSv1.3 ${only}`)
+    }
+    await expectAll()
+    await writePair(server.folder, makeCertificate())
+    await waitFor('the new certificate', () =>
+      server.lines.some(({ msg }) => msg === 'a new certificate is in use'),
+    )
+    await expectAll()
+  })
+
+  test('takes a new certificate for new connections while old ones live on', async (t) => {
+    const server = await startTlsServer(t, good)
+    const old = await connectTls(t, server.port)
+    await old.ask()
+    const next = makeCertificate()
+    await writePair(server.folder, next)
+    await waitFor('the new certificate', () =>
+      server.lines.some(({ msg }) => msg === 'a new certificate is in use'),
+    )
+    const fresh = await connectTls(t, server.port)
+    assert.notEqual(fresh.fingerprint, old.fingerprint)
+    assert.match(await fresh.ask(), /200 OK/)
+    assert.match(await old.ask(), /200 OK/)
+  })
+
+  test('keeps the old certificate when the new one is bad, says so once, and takes the next good one', async (t) => {
+    const server = await startTlsServer(t, good)
+    const before = await connectTls(t, server.port)
+    const warnings = () => server.lines.filter(({ level }) => level === 'warn')
+    const next = makeCertificate()
+    await writeFile(server.files.cert, next.cert)
+    await waitFor('the warning', () => warnings().length === 1)
+    assert.match(String(warnings()[0]?.reason), /is not the key of the certificate/)
+    // The same trouble again, after another change, is no news.
+    await writeFile(server.files.cert, `${next.cert}\n`)
+    await delay(200)
+    assert.equal((await connectTls(t, server.port)).fingerprint, before.fingerprint)
+    await writeFile(join(server.folder, 'next.key'), next.key)
+    await rename(join(server.folder, 'next.key'), server.files.key)
+    await waitFor('the new certificate', async () => {
+      const { fingerprint } = await connectTls(t, server.port)
+      return fingerprint !== before.fingerprint
+    })
+    assert.equal(warnings().length, 1)
+  })
+
+  test('drains with its connections, handshakes that never came to an end included', async (t) => {
+    const server = await startTlsServer(t, good)
+    const idle = await connectTls(t, server.port)
+    await idle.ask()
+    const half = await connectRaw(t, server.port)
+    half.send('\x16\x03\x01')
+    const started = performance.now()
+    await server.server.drain(300)
+    assert.ok(performance.now() - started < 5000)
+    await half.closed()
+  })
+
+  test('does not start with a certificate that its clients would refuse', async (t) => {
+    await assert.rejects(startTlsServer(t, makeCertificate({ names: [] })), TlsFilesError)
+  })
+
+  test('survives what is not TLS', async (t) => {
+    const server = await startTlsServer(t, good)
+    const plain = await connectRaw(t, server.port)
+    plain.send('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+    await plain.closed()
+    assert.match(await (await connectTls(t, server.port)).ask(), /200 OK/)
+  })
+})

@@ -1,0 +1,1 @@
+// Taken: being written (guard, client, upstream: second helper).
