@@ -81,6 +81,11 @@ interface LookupRow {
   scope: '*' | readonly number[] | null
 }
 
+/**
+ * Link and copy are joined before either may be absent. With one outer join more (`LEFT JOIN links … LEFT JOIN blobs
+ * ON b.digest = l.digest`) PostgreSQL 18.4 puts the asked digest in place of `l.digest` and forgets to compare the two
+ * in some orders of the joins: every repository then has every blob.
+ */
 function statementOf({ repository, caller, digest }: LookupQuestion) {
   const { columns, joins } = callerParts(caller)
   return sql<LookupRow>`
@@ -89,8 +94,8 @@ function statementOf({ repository, caller, digest }: LookupQuestion) {
     FROM (VALUES (1)) AS one
     LEFT JOIN projects p ON p.name = ${projectOf(repository)} AND p.deleted_at IS NULL
     LEFT JOIN repositories r ON r.name = ${repository} AND r.project_id = p.id AND r.deleted_at IS NULL
-    LEFT JOIN links l ON l.repository_id = r.id AND l.digest = ${digest ?? null}
-    LEFT JOIN blobs b ON b.digest = l.digest AND b.state <> 'gone'
+    LEFT JOIN (links l JOIN blobs b ON b.digest = l.digest AND b.state <> 'gone')
+      ON l.repository_id = r.id AND l.digest = ${digest ?? null}
     ${joins}`
 }
 
