@@ -31,11 +31,17 @@ export function createEdgeMetrics({
   memory,
 }: EdgeMetricsDeps): EdgeMetrics {
   const registers = [registry]
-  const served = new Counter({
+  // Plain numbers, since every hit counts.
+  const served = { hit: 0, fill: 0 }
+  new Counter({
     name: 'outport_edge_served_bytes_total',
     help: 'Body bytes sent to clients, by where they came from.',
     labelNames: ['source'],
     registers,
+    collect() {
+      this.reset()
+      for (const [source, bytes] of Object.entries(served)) this.inc({ source }, bytes)
+    },
   })
   const received = new Counter({
     name: 'outport_edge_upstream_bytes_total',
@@ -87,7 +93,9 @@ export function createEdgeMetrics({
     },
   ])
   return {
-    served: (source, bytes) => served.inc({ source }, bytes),
+    served: (source, bytes) => {
+      served[source] += bytes
+    },
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
     coalesced: () => coalesced.inc(),

@@ -1,4 +1,5 @@
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { createHistogram } from './histogram.ts'
 
 /** The house buckets of durations, in seconds: from a hit in memory to a large layer over a thin link. */
 export const secondsBuckets = [
@@ -84,24 +85,23 @@ function createHttpMetrics(registry: Registry): HttpMetrics {
       this.set(running)
     },
   })
-  const seconds = new Histogram({
+  const seconds = createHistogram({
+    registry,
     name: 'outport_http_request_seconds',
     help: 'From the end of the request headers to the end of the response.',
     labelNames: ['route', 'method'],
-    buckets: [...secondsBuckets],
-    registers: [registry],
+    buckets: secondsBuckets,
   })
   const tallyOf = (route: string, method: string, status: string): Tally => {
     const key = `${route} ${method} ${status}`
     const known = tallies.get(key)
     if (known !== undefined) return known
-    const child = seconds.labels({ route, method })
     const tally = {
       labels: { route, method, status },
       requests: 0,
       receivedBytes: 0,
       sentBytes: 0,
-      observeSeconds: (value: number) => child.observe(value),
+      observeSeconds: seconds.series({ route, method }),
     }
     tallies.set(key, tally)
     return tally

@@ -33,6 +33,24 @@ test('requests are counted by route, method and class of status, with their byte
   assert.match((await sample(metrics, 'outport_http_request_seconds_count')).join(), / 3$/)
 })
 
+test('durations are counted in cumulative buckets, with their sum, for each route and method', async () => {
+  const metrics = createMetrics('edge', { processMetrics: false })
+  for (const seconds of [0.001, 0.0011, 0.3, 700]) {
+    metrics.http.started()
+    metrics.http.finished({ ...request, seconds, status: seconds > 1 ? 503 : 200 })
+  }
+  const lines = await sample(metrics, 'outport_http_request_seconds')
+  const valueOf = (name: string): string | undefined =>
+    lines.find((line) => line.startsWith(`outport_http_request_seconds${name}`))?.split(' ')[1]
+  const labels = 'route="blob",method="GET"'
+  const bucket = (le: string) => valueOf(`_bucket{${labels},le="${le}",program="edge"}`)
+  const bounds = ['0.001', '0.0025', '0.25', '0.5', '600', '+Inf']
+  assert.deepEqual(bounds.map(bucket), ['1', '2', '2', '3', '3', '4'])
+  assert.equal(valueOf(`_count{${labels},program="edge"}`), '4')
+  assert.ok(Math.abs(Number(valueOf(`_sum{${labels},program="edge"}`)) - 700.3021) < 1e-9)
+  assert.equal(lines.length, 16 + 1 + 2)
+})
+
 test('asking twice does not count twice', async () => {
   const metrics = createMetrics('edge', { processMetrics: false })
   metrics.http.started()
