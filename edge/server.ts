@@ -9,7 +9,7 @@ import {
 import type { Realm } from './access/challenge.ts'
 import { tokenRoutes, type TokenRoutesDeps } from './access/routes.ts'
 import type { EdgeListenerOptions } from './config.ts'
-import { mirrorRoutes, type MirrorDeps } from './mirror/routes.ts'
+import { createMirror, type MirrorDeps } from './mirror/routes.ts'
 
 export interface EdgeServerDeps {
   readonly listener: EdgeListenerOptions
@@ -41,11 +41,11 @@ export async function createEdgeServer(deps: EdgeServerDeps): Promise<{
   const authorise = isOpenListener
     ? createOpenAccess(deps.access)
     : createChallengingAccess(deps.access, { realm, takesLogins })
+  // Access is decided by upstream and repository, before any look-up.
+  server.serveRegistry(
+    createMirror({ ...deps.mirror, listener: { fallback, authorise, pushUrl: deps.pushUrl } }),
+  )
   requirePermissions(server.app)
-  mirrorRoutes(server.app, {
-    ...deps.mirror,
-    listener: { fallback, authorise, pushUrl: deps.pushUrl },
-  })
   if (!isOpenListener) tokenRoutes(server.app, { ...deps.tokens, takesLogins })
   return {
     server,

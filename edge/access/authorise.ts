@@ -22,13 +22,23 @@ export interface PullGrant {
   readonly project?: number | undefined
 }
 
-/** May this caller do this, now? Throws the refusal. */
+/** A repository that somebody would pull from. */
+interface PullTarget {
+  readonly entry: RegistryEntry
+  readonly repository: RepositoryName
+}
+
+/** May this caller do this, now? */
 export interface Authorise {
+  /** @throws OciError the refusal */
   ping(caller: EdgeCaller): Promise<void>
-  pull(
-    caller: EdgeCaller,
-    target: { readonly entry: RegistryEntry; readonly repository: RepositoryName },
-  ): Promise<PullGrant>
+  /** The grant of a caller whose right can be told at once; undefined says nothing: `pull` does. */
+  known(
+    caller: Pick<EdgeCaller, 'authorization' | 'connection'>,
+    target: PullTarget,
+  ): PullGrant | undefined
+  /** @throws OciError the refusal */
+  pull(caller: EdgeCaller, target: PullTarget): Promise<PullGrant>
 }
 
 export interface AuthoriseDeps {
@@ -60,6 +70,12 @@ export function createChallengingAccess(
       const claims = await claimsOf(authorization, undefined, from)
       if (claims === undefined) throw unauthorized(realm, { error: 'invalid_token' })
     },
+    known({ authorization, connection }, { entry, repository }) {
+      if (deps.isOpen(entry.id)) return everybody
+      if (authorization === undefined || !authorization.startsWith(bearer)) return undefined
+      const claims = deps.verifier.known(authorization.slice(bearer.length), connection)
+      return claims && grantIn(claims, repository)
+    },
     async pull({ authorization, ...from }, { entry, repository }) {
       if (deps.isOpen(entry.id)) return everybody
       if (authorization === undefined) throw unauthorized(realm, { repository })
@@ -81,6 +97,7 @@ export function createOpenAccess(deps: AuthoriseDeps): Authorise {
   const logins = createLogins(deps)
   return {
     ping: () => Promise.resolve(),
+    known: (_caller, { entry }) => (deps.isOpen(entry.id) ? everybody : undefined),
     async pull({ address, requestId }, { entry, repository }) {
       if (deps.isOpen(entry.id)) return everybody
       const claims = await logins.anonymous(repository, { address, requestId })
@@ -130,6 +147,9 @@ function createLogins({ verifier, relay, decisions, decisionTtlMs }: AuthoriseDe
     },
   }
 }
+
+/** As most clients write it; the others are read by `pull`. */
+const bearer = 'Bearer '
 
 /** What is open to everybody belongs to no project of the primary. */
 const everybody: PullGrant = {}

@@ -6,10 +6,10 @@ import type { AskPrimary } from './token-relay.ts'
 /** The primary's public token keys, as this edge knows them. */
 export interface PrimaryKeys {
   /**
-   * The key set; asked for again when it lacks `kid`, at most every few seconds.
+   * The key set, at once unless it has to be asked for: it lacks `kid`, or is old. That is at most every few seconds.
    * @throws OciError UNAVAILABLE when the key is not known and the primary is away
    */
-  get(kid: string): Promise<PublicKeys>
+  get(kid: string): PublicKeys | Promise<PublicKeys>
 }
 
 export interface PrimaryKeysDeps {
@@ -25,14 +25,14 @@ const refreshMs = 300_000
 const documentName = 'primary-keys'
 
 /** Keeps the key set in the index too, so that an edge that starts without its primary knows its clients. */
-export function createPrimaryKeys({ ask, index, now }: PrimaryKeysDeps): PrimaryKeys {
+export function createPrimaryKeys({ ask: askPrimary, index, now }: PrimaryKeysDeps): PrimaryKeys {
   let known = readKeys(index.document(documentName))
   let [askedAt, answeredAt] = [-Infinity, -Infinity]
   let asking: Promise<void> | undefined
 
   const refresh = async () => {
     askedAt = now()
-    const answer = await ask('/service/jwks', {})
+    const answer = await askPrimary('/service/jwks', {})
     const keys = answer.status === 200 ? readKeys(JSON.parse(answer.body)) : undefined
     if (keys === undefined)
       throw new Error(`the primary answered ${answer.status} to a request for its keys`)
@@ -47,22 +47,27 @@ export function createPrimaryKeys({ ask, index, now }: PrimaryKeysDeps): Primary
     await asking
   }
 
+  const ask = async (has: boolean): Promise<PublicKeys> => {
+    try {
+      await refreshOnce()
+    } catch (cause) {
+      // With the wanted key at hand a primary that is away changes nothing.
+      if (!has) throw unavailable(cause)
+    }
+    return known ?? noKeys
+  }
+
   return {
-    async get(kid) {
+    get(kid) {
       const has = known?.keys.some((key) => key.kid === kid) === true
-      const due = has ? answeredAt + refreshMs <= now() : true
-      if (due && (asking !== undefined || askedAt + askAgainMs <= now())) {
-        try {
-          await refreshOnce()
-        } catch (cause) {
-          // With the wanted key at hand a primary that is away changes nothing.
-          if (!has) throw unavailable(cause)
-        }
-      }
-      return known ?? { keys: [] }
+      const isDue = has ? answeredAt + refreshMs <= now() : true
+      const mayAsk = asking !== undefined || askedAt + askAgainMs <= now()
+      return isDue && mayAsk ? ask(has) : (known ?? noKeys)
     },
   }
 }
+
+const noKeys: PublicKeys = { keys: [] }
 
 function unavailable(cause: unknown): OciError {
   return new OciError(

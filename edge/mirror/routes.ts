@@ -1,9 +1,9 @@
-import type { ServerResponse } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { clientAddressOf } from '../../shared/http/forwarded.ts'
 import { createOciUrlReader, type OciUrlReader } from '../../shared/http/oci-urls.ts'
 import { recordOf } from '../../shared/http/request-record.ts'
 import type { BlobSender } from '../../shared/http/send-blob.ts'
+import type { RegistryHandler } from '../../shared/http/server.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { acceptsIndex, isIndexMediaType } from '../../shared/oci/media-types.ts'
@@ -40,21 +40,17 @@ export interface MirrorDeps {
 }
 
 /** What containerd, docker and podman talk to: the reading half of the distribution API. */
-export function mirrorRoutes(app: FastifyInstance, deps: MirrorDeps): void {
-  const served = { ...deps, readUrl: createOciUrlReader() }
-  const read = async (request: FastifyRequest, reply: FastifyReply) =>
-    answer(served, request, reply)
-  // Access is decided by upstream and repository, before any look-up.
-  const config = { permission: { of: 'repository' } }
-  app.route({ method: ['GET', 'HEAD'], url: '/v2', config, handler: read })
-  app.route({ method: ['GET', 'HEAD'], url: '/v2/*', config, handler: read })
-  app.route({
-    method: ['POST', 'PUT', 'PATCH', 'DELETE'],
-    url: '/v2/*',
-    config,
-    handler: async () => {
-      throw refusePush(deps.listener.pushUrl)
-    },
+export function createMirror(deps: MirrorDeps): RegistryHandler {
+  const readUrl = createOciUrlReader()
+  return (request, response) => answer(deps, { request, response, readUrl })
+}
+
+const writingMethods: ReadonlySet<string | undefined> = new Set(['POST', 'PUT', 'PATCH', 'DELETE'])
+
+function refusalOfMethod(method: string | undefined, { pushUrl }: MirrorListener): OciError {
+  if (writingMethods.has(method)) return refusePush(pushUrl)
+  return new OciError('UNSUPPORTED', `${method ?? ''} is not possible here; GET, HEAD are`, {
+    headers: { Allow: 'GET, HEAD' },
   })
 }
 
@@ -67,8 +63,8 @@ function refusePush(pushUrl: string | undefined): OciError {
 
 /** One request, past the choice of its upstream and before its access is decided. */
 interface Asked {
-  readonly request: FastifyRequest
-  readonly reply: FastifyReply
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
   readonly target: Target
   readonly origin: Origin
   /** As the client calls it: with the upstream's prefix, without the default namespace. */
@@ -78,28 +74,35 @@ interface Asked {
 }
 
 async function answer(
-  deps: MirrorDeps & { readonly readUrl: OciUrlReader },
-  request: FastifyRequest,
-  reply: FastifyReply,
-): Promise<unknown> {
-  const record = recordOf(request.raw)
-  const parsed = deps.readUrl(request.raw.url ?? '')
+  deps: MirrorDeps,
+  {
+    request,
+    response,
+    readUrl,
+  }: {
+    readonly request: IncomingMessage
+    readonly response: ServerResponse
+    readonly readUrl: OciUrlReader
+  },
+): Promise<void> {
+  const record = recordOf(request)
+  const { method } = request
+  const { registries, listener } = deps
+  const parsed = readUrl(request.url ?? '')
   record.route = parsed?.path.kind ?? 'unknown'
+  if (method !== 'GET' && method !== 'HEAD') throw refusalOfMethod(method, listener)
   if (parsed === undefined)
     throw new OciError('UNSUPPORTED', 'there is no such endpoint under /v2/', { status: 404 })
-  const { registries, listener } = deps
   const caller = {
     authorization: request.headers.authorization,
-    address: clientAddressOf(request.raw),
+    address: clientAddressOf(request),
     requestId: record.id,
     connection: record.socket,
   }
   if (parsed.path.kind === 'ping') {
     await listener.authorise.ping(caller)
-    return reply
-      .header('Docker-Distribution-API-Version', 'registry/2.0')
-      .type('application/json')
-      .send(emptyObject)
+    sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
+    return
   }
   const target = chooseTarget(parsed, { registries, fallback: listener.fallback })
   if (
@@ -117,15 +120,15 @@ async function answer(
   const { project } = await listener.authorise.pull(caller, { entry: target.upstream, repository })
   const asked: Asked = {
     request,
-    reply,
+    response,
     target,
     origin: { upstream: target.upstream.id, repository, project },
     repository: 'repository' in parsed.path ? parsed.path.repository : repository,
     query: parsed.query,
-    upstreamRequest: new RequestToUpstream(record.id, reply.raw),
+    upstreamRequest: new RequestToUpstream(record.id, response),
   }
   try {
-    return await dispatch(deps, asked)
+    await dispatch(deps, asked)
   } catch (error) {
     if (!(error instanceof SourceError)) throw error
     record.fields = { upstream: target.upstream.id, reason: error.message }
@@ -165,7 +168,7 @@ class RequestToUpstream implements UpstreamRequest {
   }
 }
 
-async function dispatch(deps: MirrorDeps, asked: Asked): Promise<unknown> {
+async function dispatch(deps: MirrorDeps, asked: Asked): Promise<void> {
   const { path } = asked.target
   switch (path.kind) {
     case 'manifest':
@@ -189,13 +192,9 @@ async function dispatch(deps: MirrorDeps, asked: Asked): Promise<unknown> {
   }
 }
 
-async function sendManifest(
-  deps: MirrorDeps,
-  asked: Asked,
-  reference: Reference,
-): Promise<unknown> {
+async function sendManifest(deps: MirrorDeps, asked: Asked, reference: Reference): Promise<void> {
   const { manifests, sender } = deps
-  const { origin, upstreamRequest, request, reply } = asked
+  const { origin, upstreamRequest, request, response } = asked
   const resolved =
     reference.kind === 'digest'
       ? { digest: reference.digest, staleMs: undefined }
@@ -213,8 +212,7 @@ async function sendManifest(
     )
   }
   noteManifest(request, manifest, asked.target.upstream.id)
-  const sent = await sender.send(request.raw, reply.raw, {
-    beforeHead: () => void reply.hijack(),
+  const sent = await sender.send(request, response, {
     bytes: manifest.bytes,
     digest: manifest.digest,
     contentType: manifest.mediaType,
@@ -222,42 +220,39 @@ async function sendManifest(
     headers: { ...commonHeaders(asked), ...staleHeaders(resolved?.staleMs) },
   })
   deps.onServed(manifest.source === 'upstream' ? 'fill' : 'hit', sent.bytes)
-  return reply
 }
 
-async function sendBlob(deps: MirrorDeps, asked: Asked, digest: Digest): Promise<unknown> {
+async function sendBlob(deps: MirrorDeps, asked: Asked, digest: Digest): Promise<void> {
   const { blobs, sender } = deps
-  const { origin, upstreamRequest, request, reply } = asked
+  const { origin, upstreamRequest, request, response } = asked
   if (request.method === 'HEAD') {
     const size = await blobs.size(origin, digest, upstreamRequest)
     if (size === undefined) throw unknownBlob(digest)
-    await sender.send(request.raw, reply.raw, {
-      beforeHead: () => void reply.hijack(),
+    await sender.send(request, response, {
       digest,
       handle: sizeOnly(size),
       headers: commonHeaders(asked),
     })
-    return reply
+    return
   }
   const opened = await blobs.open(origin, digest, upstreamRequest)
   noteBlob(request, opened, asked.target.upstream.id)
   try {
     const body = opened.kind === 'memory' ? { bytes: opened.bytes } : { handle: opened.handle }
-    const sent = await sender.send(request.raw, reply.raw, {
+    const sent = await sender.send(request, response, {
       ...body,
-      beforeHead: () => void reply.hijack(),
       digest,
       headers: commonHeaders(asked),
     })
     deps.onServed(opened.kind === 'fill' ? 'fill' : 'hit', sent.bytes)
-    return reply
+    return
   } finally {
     if (opened.kind !== 'memory') await opened.handle.close()
   }
 }
 
-async function sendTags(deps: MirrorDeps, asked: Asked): Promise<unknown> {
-  const { origin, query, reply, upstreamRequest } = asked
+async function sendTags(deps: MirrorDeps, asked: Asked): Promise<void> {
+  const { origin, query, upstreamRequest } = asked
   const n = query.get('n')
   if (n !== null && !/^\d{1,9}$/.test(n)) {
     throw new OciError('PAGINATION_NUMBER_INVALID', 'n must be a whole number, 0 or more')
@@ -265,38 +260,63 @@ async function sendTags(deps: MirrorDeps, asked: Asked): Promise<unknown> {
   const page = { n: n === null ? undefined : Number(n), last: query.get('last') ?? undefined }
   const tags = await deps.client(origin.upstream).listTags(origin.repository, page, upstreamRequest)
   if (tags === undefined) throw new OciError('NAME_UNKNOWN', 'the upstream has no such repository')
-  if (tags.next !== undefined)
-    linkNext(asked, tagsPath(asked.repository), { ...(n !== null && { n }), last: tags.next })
+  const next = tags.next === undefined ? undefined : { ...(n !== null && { n }), last: tags.next }
   const body = JSON.stringify({ name: origin.repository, tags: tags.tags })
-  return reply.headers(commonHeaders(asked)).type('application/json').send(Buffer.from(body))
+  const head = {
+    ...commonHeaders(asked),
+    ...jsonType,
+    ...linkTo(asked, tagsPath(asked.repository), next),
+  }
+  sendDocument(asked, head, Buffer.from(body))
 }
 
-async function sendReferrers(deps: MirrorDeps, asked: Asked, subject: Digest): Promise<unknown> {
-  const { origin, repository, query, reply, upstreamRequest } = asked
+async function sendReferrers(deps: MirrorDeps, asked: Asked, subject: Digest): Promise<void> {
+  const { origin, repository, query, upstreamRequest } = asked
   const artifactType = query.get('artifactType') ?? undefined
   const after = query.get('after') ?? undefined
   const client = deps.client(origin.upstream)
   const asking = { artifactType, after }
   const page = await client.referrers(origin.repository, subject, asking, upstreamRequest)
-  if (page.next !== undefined) {
-    const type = artifactType === undefined ? {} : { artifactType }
-    linkNext(asked, referrersPath(repository, subject), { ...type, after: page.next })
-  }
+  const type = artifactType === undefined ? {} : { artifactType }
+  const next = page.next === undefined ? undefined : { ...type, after: page.next }
   const filters = page.headers['oci-filters-applied']
-  if (filters !== undefined) reply.header('OCI-Filters-Applied', filters)
-  return reply.headers(commonHeaders(asked)).type(page.mediaType).send(page.body)
+  const head = {
+    ...commonHeaders(asked),
+    'Content-Type': page.mediaType,
+    ...(filters !== undefined && { 'OCI-Filters-Applied': filters }),
+    ...linkTo(asked, referrersPath(repository, subject), next),
+  }
+  sendDocument(asked, head, page.body)
 }
 
 /** Leads to the next page of the same list of the same upstream, however the client chose it. [RFC 8288] */
-function linkNext({ reply, target }: Asked, path: string, query: Record<string, string>): void {
+function linkTo(
+  { target }: Asked,
+  path: string,
+  query: Record<string, string> | undefined,
+): Record<string, string> {
+  if (query === undefined) return {}
   const { namespace } = target
   const next = new URLSearchParams({ ...query, ...(namespace !== undefined && { ns: namespace }) })
-  reply.header('Link', `<${path}?${next.toString()}>; rel="next"`)
+  return { Link: `<${path}?${next.toString()}>; rel="next"` }
 }
+
+/** Answers with a document that is here. */
+function sendDocument(
+  { request, response }: Pick<Asked, 'request' | 'response'>,
+  head: OutgoingHttpHeaders,
+  body: Buffer,
+): void {
+  response.writeHead(200, { ...head, 'Content-Length': body.length })
+  response.end(request.method === 'HEAD' ? undefined : body)
+}
+
+const apiVersion = { 'Docker-Distribution-API-Version': 'registry/2.0' } as const
+const jsonType = { 'Content-Type': 'application/json' } as const
 
 function commonHeaders({ target }: Asked): Record<string, string> {
   return {
-    'Docker-Distribution-API-Version': 'registry/2.0',
+    ...apiVersion,
     ...(target.namespace !== undefined && { 'OCI-Namespace': target.namespace }),
   }
 }
@@ -310,14 +330,14 @@ function staleHeaders(staleMs: number | undefined): Record<string, string> {
   }
 }
 
-function noteManifest(request: FastifyRequest, manifest: HeldManifest, upstream: string): void {
-  const record = recordOf(request.raw)
+function noteManifest(request: IncomingMessage, manifest: HeldManifest, upstream: string): void {
+  const record = recordOf(request)
   record.cache = manifest.source === 'upstream' ? 'miss' : 'hit'
   record.source = manifest.source === 'upstream' ? upstream : manifest.source
 }
 
-function noteBlob(request: FastifyRequest, opened: OpenedBlob, upstream: string): void {
-  const record = recordOf(request.raw)
+function noteBlob(request: IncomingMessage, opened: OpenedBlob, upstream: string): void {
+  const record = recordOf(request)
   record.cache = opened.kind === 'fill' ? 'fill' : 'hit'
   record.source = opened.kind === 'fill' ? upstream : opened.kind
 }

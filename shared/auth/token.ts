@@ -82,7 +82,7 @@ export async function signToken(
 export interface TokenVerifierOptions {
   /**
    * The issuer's keys as they are now. The wanted id is passed so that a verifier that fetches its keys
-   * may fetch them again for one it does not know. Whatever it throws stays a fault.
+   * may fetch them again for one it does not know. Whatever it throws stays a fault. At once where it can be.
    */
   readonly keys: (kid: string) => PublicKeys | Promise<PublicKeys>
   readonly issuer: string
@@ -95,6 +95,8 @@ export interface TokenVerifierOptions {
 }
 
 export interface TokenVerifier {
+  /** The claims of a token that was proved before and still holds, when that can be told at once. */
+  known(token: string, connection?: object): TokenClaims | undefined
   /**
    * The claims of a token that is proved to be ours and in its time, else undefined.
    * Keys come from our JWKS by `kid` alone; `jwk`, `jku`, `x5c` and `x5u` in a token are never read.
@@ -156,15 +158,30 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
     return fingerprint
   }
 
+  /** Whether what was proved still holds: a key that was withdrawn takes its tokens along, remembered or not. */
+  function holds({ claims, kid, jwk }: Proved, keys: PublicKeys): boolean {
+    const current = findKey(keys, kid)
+    const isLive = now() < (claims.expiresAt + leewaySeconds) * 1000
+    return isLive && current?.x === jwk.x && current?.y === jwk.y
+  }
+
+  function known(token: string, connection?: object): TokenClaims | undefined {
+    if (token.length > maxTokenLength) return undefined
+    const before = proved.get(fingerprintOf(token, connection))
+    if (before === undefined) return undefined
+    const keys = options.keys(before.kid)
+    if (!(keys instanceof Promise)) return holds(before, keys) ? before.claims : undefined
+    // Who then verifies it asks again, and hears of a failure.
+    keys.catch(() => undefined)
+    return undefined
+  }
+
   async function verify(token: string, connection?: object): Promise<TokenClaims | undefined> {
     if (token.length > maxTokenLength) return undefined
     const fingerprint = fingerprintOf(token, connection)
-    const known = proved.get(fingerprint)
-    if (known !== undefined) {
-      const live = now() < (known.claims.expiresAt + leewaySeconds) * 1000
-      // A key that was withdrawn takes its tokens along, remembered or not.
-      const current = findKey(await options.keys(known.kid), known.kid)
-      if (live && current?.x === known.jwk.x && current?.y === known.jwk.y) return known.claims
+    const before = proved.get(fingerprint)
+    if (before !== undefined) {
+      if (holds(before, await options.keys(before.kid))) return before.claims
       proved.delete(fingerprint)
     }
     const fresh = await prove(token)
@@ -172,7 +189,7 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
     return fresh?.claims
   }
 
-  return { verify }
+  return { known, verify }
 }
 
 /** Reads the unproved header's `kid` only to choose among our own keys. */

@@ -5,17 +5,6 @@ import type { RequestRecord } from './request-record.ts'
 import { sentBytes } from './socket-progress.ts'
 import type { Transfer } from './watchdog.ts'
 
-/** A request that is being answered, and what its connection had moved before it. */
-export interface Exchange extends Transfer {
-  readonly record: RequestRecord
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
-  readonly startedAt: number
-  /** Of this request alone. */
-  receivedBytes(): number
-  sentBytes(): number
-}
-
 /** How long a drain waits for the first request of a connection that was just accepted. */
 const freshGraceMs = 1000
 
@@ -27,6 +16,52 @@ interface Connection {
   /** Bytes when its last request was over; the next one's headers are read before we see it. */
   receivedBefore: number
   sentBefore: number
+}
+
+/** A request that is being answered. A class, because one is made for each request, with all of its functions. */
+export class Exchange implements Transfer {
+  readonly record: RequestRecord
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly startedAt = performance.now()
+  readonly connection: Connection
+
+  constructor(
+    { record, request, response }: Pick<Exchange, 'record' | 'request' | 'response'>,
+    connection: Connection,
+  ) {
+    this.record = record
+    this.request = request
+    this.response = response
+    this.connection = connection
+  }
+
+  /** Of this request alone. */
+  receivedBytes(): number {
+    return this.connection.socket.bytesRead - this.connection.receivedBefore
+  }
+
+  /** Of this request alone. */
+  sentBytes(): number {
+    return this.connection.socket.bytesWritten - this.connection.sentBefore
+  }
+
+  movedBytes(): number {
+    const { socket } = this.connection
+    return socket.bytesRead + sentBytes(socket)
+  }
+
+  awaitsClient(): boolean {
+    if (this.connection.socket.writableLength > 0) return true
+    const { request } = this
+    // A body that waits in our buffer waits for us.
+    return !request.complete && request.readableLength === 0 && !awaitsContinue(request)
+  }
+
+  cut(reason: 'idle' | 'slow'): void {
+    this.record.cut = reason
+    this.connection.socket.destroy()
+  }
 }
 
 /** Knows a server's open connections and running requests, and ends them in order. */
@@ -67,7 +102,7 @@ export class Connections {
   begin(record: RequestRecord, request: IncomingMessage, response: ServerResponse): Exchange {
     const { socket } = record
     const connection = this.#connections.get(socket) ?? this.#track(socket)
-    const exchange = createExchange({ record, request, response }, connection)
+    const exchange = new Exchange({ record, request, response }, connection)
     connection.isFresh = false
     connection.running.add(exchange)
     if (this.#isDraining) response.shouldKeepAlive = false
@@ -76,13 +111,11 @@ export class Connections {
 
   /** Forgets a request whose response is over. */
   end(exchange: Exchange): void {
-    const { socket } = exchange.record
-    const connection = this.#connections.get(socket)
-    if (connection !== undefined) {
-      connection.running.delete(exchange)
-      connection.receivedBefore = socket.bytesRead
-      connection.sentBefore = socket.bytesWritten
-    }
+    const { connection } = exchange
+    const { socket } = connection
+    connection.running.delete(exchange)
+    connection.receivedBefore = socket.bytesRead
+    connection.sentBefore = socket.bytesWritten
     // What is left of the body would be read without anybody watching.
     if (!exchange.request.complete) socket.destroySoon()
     // The response may have promised to keep the connection before the drain began.
@@ -140,29 +173,5 @@ export class Connections {
     const carriesRequests = !('setSecureContext' in this.#server) || 'encrypted' in socket
     if (!carriesRequests || running.size > 0 || (isFresh && this.#sparesFresh)) return false
     return socket.writableLength === 0
-  }
-}
-
-function createExchange(
-  { record, request, response }: Pick<Exchange, 'record' | 'request' | 'response'>,
-  { socket, receivedBefore, sentBefore }: Connection,
-): Exchange {
-  return {
-    record,
-    request,
-    response,
-    startedAt: performance.now(),
-    receivedBytes: () => socket.bytesRead - receivedBefore,
-    sentBytes: () => socket.bytesWritten - sentBefore,
-    movedBytes: () => socket.bytesRead + sentBytes(socket),
-    awaitsClient: () => {
-      if (socket.writableLength > 0) return true
-      // A body that waits in our buffer waits for us.
-      return !request.complete && request.readableLength === 0 && !awaitsContinue(request)
-    },
-    cut: (reason) => {
-      record.cut = reason
-      socket.destroy()
-    },
   }
 }

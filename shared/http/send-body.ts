@@ -109,13 +109,19 @@ export function endBody(response: ServerResponse, bytes?: Buffer): Promise<SentB
     const aborted = { bytes: 0, outcome: 'aborted' } as const
     // An end that meets a destroyed response emits an error, which would end the process.
     if (response.destroyed) return resolve(aborted)
-    response.once('close', () => {
+    // It comes once, and `once` would wrap it.
+    response.on('close', () => {
       if (!response.writableFinished) return resolve(aborted)
       resolve({ bytes: bytes?.length ?? 0, outcome: 'complete' })
     })
-    response.end(bytes)
+    if (bytes !== undefined && bytes.length <= stringBytes)
+      response.end(bytes.toString('latin1'), 'latin1')
+    else response.end(bytes)
   })
 }
+
+/** Node sends the head, a string, and a body up to this long that is one too in one piece, without a vector of writes. */
+const stringBytes = 8 * 1024
 
 interface Chunk {
   readonly bytes: Buffer
