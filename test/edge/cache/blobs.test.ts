@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import {
   appendFile,
   mkdir,
@@ -12,6 +13,7 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { openBlobFiles, type BlobFiles } from '../../../edge/cache/blob-files.ts'
 import { createCachedBlobs, type CachedBlobs } from '../../../edge/cache/blobs.ts'
 import { openCacheIndex, type CacheIndex, type Origin } from '../../../edge/cache/cache-index.ts'
@@ -30,16 +32,59 @@ interface Cache {
   close(): Promise<void>
 }
 
-async function openCache(root: string): Promise<Cache> {
-  const files = await openBlobFiles(root)
+interface CacheOptions {
+  readonly onDiskFailed?: (error: unknown) => void
+  readonly wrapFiles?: (files: BlobFiles) => BlobFiles
+  readonly wrapIndex?: (index: CacheIndex) => CacheIndex
+}
+
+async function openCache(root: string, options: CacheOptions = {}): Promise<Cache> {
+  const {
+    onDiskFailed = (error) => assert.fail(String(error)),
+    wrapFiles = (files) => files,
+    wrapIndex = (index) => index,
+  } = options
+  const files = wrapFiles(await openBlobFiles(root))
   const index = await openCacheIndex(join(root, 'index'))
-  const onDiskFailed = (error: unknown) => assert.fail(String(error))
-  const blobs = await createCachedBlobs({ files, index, openFiles: 4, onDiskFailed })
+  const blobs = await createCachedBlobs({
+    files,
+    index: wrapIndex(index),
+    openFiles: 4,
+    onDiskFailed,
+  })
   const close = async () => {
     blobs.close()
     await index.close()
   }
   return { files, index, blobs, close }
+}
+
+/** Writes a moment later, so that whoever began beside it has looked before. */
+function slowly(index: CacheIndex): CacheIndex {
+  return {
+    ...index,
+    async putStored(stored, entry) {
+      await nextTurn()
+      await index.putStored(stored, entry)
+    },
+    async removeStored(stored) {
+      await nextTurn()
+      await index.removeStored(stored)
+    },
+    async putLink(from, linked, link) {
+      // The first to come is the last to be written.
+      if (link.mediaType !== undefined) await nextTurn()
+      await index.putLink(from, linked, link)
+    },
+  }
+}
+
+/** Work enough that whatever waits for nothing else is done by then. */
+async function storeOthers(blobs: CachedBlobs): Promise<void> {
+  for (let count = 0; count < 10; count++) {
+    const content = randomBytes(16)
+    await blobs.put(digestOf(content), content)
+  }
 }
 
 async function folder(t: TestContext): Promise<string> {
@@ -231,6 +276,88 @@ test('what a fill leaves is taken over once, and a second leaving of the same di
     await sink.close()
   }
   assert.deepEqual(await cache.files.listParts(), [])
+})
+
+for (const [when, links] of [
+  ['after', [{ mediaType: 'a/b' }, {}]],
+  ['before', [{}, { mediaType: 'a/b' }]],
+] as const) {
+  test(`a blob's link that is asked for just ${when} the manifest's takes nothing from it`, async (t) => {
+    const root = await folder(t)
+    const first = await openCache(root, { wrapIndex: slowly })
+    await first.blobs.put(digest, bytes)
+    await Promise.all(links.map((link) => first.blobs.addLink(origin, digest, link)))
+    assert.deepEqual(first.blobs.link(origin, digest), { mediaType: 'a/b' })
+    await first.close()
+    await rm(join(root, 'index'), { recursive: true })
+    const second = await openCache(root)
+    t.after(() => second.close())
+    assert.deepEqual(second.blobs.link(origin, digest), { mediaType: 'a/b' })
+  })
+}
+
+test('a blob that is stored twice at once is counted once, and uncounted once', async (t) => {
+  const cache = await openCache(await folder(t), { wrapIndex: slowly })
+  t.after(() => cache.close())
+  const sinks = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
+  for (const { sink } of sinks) await sink.write(bytes, 0)
+  await Promise.all(sinks.map(({ sink }) => sink.commit(bytes.length)))
+  for (const { sink } of sinks) await sink.close()
+  assert.deepEqual(cache.blobs.total, { bytes: bytes.length, count: 1 })
+  await Promise.all([cache.blobs.drop(digest), cache.blobs.drop(digest)])
+  assert.deepEqual(cache.blobs.total, { bytes: 0, count: 0 })
+})
+
+test('what is stored while an older copy of it is dropped stays', async (t) => {
+  const removing = Promise.withResolvers<void>()
+  const mayRemove = Promise.withResolvers<void>()
+  const wrapFiles = (files: BlobFiles): BlobFiles => ({
+    ...files,
+    async remove(removed) {
+      removing.resolve()
+      await mayRemove.promise
+      await files.remove(removed)
+    },
+  })
+  const cache = await openCache(await folder(t), { wrapFiles })
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  const { sink } = await cache.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  const dropped = cache.blobs.drop(digest)
+  await removing.promise
+  const stored = sink.commit(bytes.length)
+  await Promise.race([stored, storeOthers(cache.blobs)])
+  mayRemove.resolve()
+  await Promise.all([dropped, stored])
+  await sink.close()
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
+  assert.equal(cache.blobs.size(digest), bytes.length)
+})
+
+test('a file that is put right after a reader found it broken is not dropped', async (t) => {
+  const mayStore = Promise.withResolvers<void>()
+  let holds = false
+  const wrapFiles = (files: BlobFiles): BlobFiles => ({
+    ...files,
+    async put(each, content) {
+      if (holds && each === digest) await mayStore.promise
+      await files.put(each, content)
+    },
+  })
+  const cache = await openCache(await folder(t), { wrapFiles })
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  await truncate(cache.files.pathOf(digest), 3)
+  holds = true
+  const stored = cache.blobs.put(digest, bytes)
+  const found = [cache.blobs.open(digest), cache.blobs.readAll(digest)]
+  await Promise.race([Promise.all(found), storeOthers(cache.blobs)])
+  mayStore.resolve()
+  await stored
+  assert.deepEqual(await Promise.all(found), [undefined, undefined])
+  assert.equal(cache.blobs.size(digest), bytes.length)
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
 })
 
 test('a link counts in the project that it was made in, and in no other of its name', async (t) => {
