@@ -109,7 +109,7 @@ export async function createCachedBlobs({
       opened.forget(files.pathOf(digest))
     })
   const linkOf = (origin: Origin, digest: Digest): Link | undefined => {
-    const link = index.link(origin, digest) ?? unwritten.get(linkKey(origin, digest))
+    const link = unwritten.get(linkKey(origin, digest)) ?? index.link(origin, digest)
     return link?.project === origin.project ? link : undefined
   }
 
@@ -151,7 +151,8 @@ export async function createCachedBlobs({
           await files.appendLink(digest, formatLink(origin, link))
           await index.putLink(origin, digest, link)
         })
-        if (!written) unwritten.set(linkKey(origin, digest), link)
+        if (written) unwritten.delete(linkKey(origin, digest))
+        else unwritten.set(linkKey(origin, digest), link)
       }),
     drop,
     close: () => opened.close(),

@@ -296,6 +296,24 @@ for (const [when, links] of [
   })
 }
 
+test('a link that the disk refuses counts all the same, also where an older one stands', async (t) => {
+  const errors: unknown[] = []
+  const cache = await openCache(await folder(t), { onDiskFailed: (error) => errors.push(error) })
+  t.after(() => cache.close())
+  await cache.blobs.put(digest, bytes)
+  await cache.blobs.addLink(origin, digest, {})
+  const links = `${cache.files.pathOf(digest)}.links`
+  await rm(links)
+  // A folder where a file should be: that stops root, too.
+  await mkdir(links)
+  await cache.blobs.addLink(origin, digest, { mediaType: 'a/b' })
+  assert.equal(errors.length, 1)
+  assert.deepEqual(cache.blobs.link(origin, digest), { mediaType: 'a/b' })
+  await rm(links, { recursive: true })
+  await cache.blobs.addLink(origin, digest, { mediaType: 'c/d' })
+  assert.deepEqual(cache.blobs.link(origin, digest), { mediaType: 'c/d' })
+})
+
 test('a blob that is stored twice at once is counted once, and uncounted once', async (t) => {
   const cache = await openCache(await folder(t), { wrapIndex: slowly })
   t.after(() => cache.close())
