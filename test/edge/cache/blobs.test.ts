@@ -1,63 +1,21 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import {
-  appendFile,
-  mkdir,
-  mkdtemp,
-  readdir,
-  rename,
-  rm,
-  truncate,
-  writeFile,
-} from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { appendFile, mkdir, readdir, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { openBlobFiles, type BlobFiles } from '../../../edge/cache/blob-files.ts'
-import { createCachedBlobs, type CachedBlobs } from '../../../edge/cache/blobs.ts'
-import { openCacheIndex, type CacheIndex, type Origin } from '../../../edge/cache/cache-index.ts'
+import type { BlobFiles } from '../../../edge/cache/blob-files.ts'
+import type { CachedBlobs } from '../../../edge/cache/blobs.ts'
+import type { CacheIndex, Origin } from '../../../edge/cache/cache-index.ts'
 import { digestOf } from '../../../shared/oci/digest.ts'
 import { parseRepositoryName } from '../../../shared/oci/reference.ts'
+import { openTestCache } from '../../kit/cache.ts'
+import { tempFolder } from '../../kit/temp.ts'
 
 const origin: Origin = { upstream: 'primary', repository: parseRepositoryName('library/app') }
 const other: Origin = { upstream: 'docker-io', repository: parseRepositoryName('library/app') }
 const bytes = Buffer.from('some content')
 const digest = digestOf(bytes)
-
-interface Cache {
-  readonly files: BlobFiles
-  readonly index: CacheIndex
-  readonly blobs: CachedBlobs
-  close(): Promise<void>
-}
-
-interface CacheOptions {
-  readonly onDiskFailed?: (error: unknown) => void
-  readonly wrapFiles?: (files: BlobFiles) => BlobFiles
-  readonly wrapIndex?: (index: CacheIndex) => CacheIndex
-}
-
-async function openCache(root: string, options: CacheOptions = {}): Promise<Cache> {
-  const {
-    onDiskFailed = (error) => assert.fail(String(error)),
-    wrapFiles = (files) => files,
-    wrapIndex = (index) => index,
-  } = options
-  const files = wrapFiles(await openBlobFiles(root))
-  const index = await openCacheIndex(join(root, 'index'))
-  const blobs = await createCachedBlobs({
-    files,
-    index: wrapIndex(index),
-    openFiles: 4,
-    onDiskFailed,
-  })
-  const close = async () => {
-    blobs.close()
-    await index.close()
-  }
-  return { files, index, blobs, close }
-}
 
 /** Writes a moment later, so that whoever began beside it has looked before. */
 function slowly(index: CacheIndex): CacheIndex {
@@ -87,12 +45,6 @@ async function storeOthers(blobs: CachedBlobs): Promise<void> {
   }
 }
 
-async function folder(t: TestContext): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), 'outport-cache-'))
-  t.after(() => rm(root, { recursive: true, force: true }))
-  return root
-}
-
 async function readHandle(blobs: CachedBlobs): Promise<string | undefined> {
   const handle = await blobs.open(digest)
   if (handle === undefined) return undefined
@@ -106,8 +58,8 @@ async function readHandle(blobs: CachedBlobs): Promise<string | undefined> {
 }
 
 test('a filled blob is readable after its commit, after a restart, and counted', async (t) => {
-  const root = await folder(t)
-  const first = await openCache(root)
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
   const { sink } = await first.blobs.openSink(digest)
   await sink.write(bytes, 0)
   assert.equal(first.blobs.size(digest), undefined)
@@ -116,14 +68,14 @@ test('a filled blob is readable after its commit, after a restart, and counted',
   assert.equal(await readHandle(first.blobs), bytes.toString())
   assert.deepEqual(first.blobs.total, { bytes: bytes.length, count: 1 })
   await first.close()
-  const second = await openCache(root)
+  const second = await openTestCache(root)
   t.after(() => second.close())
   assert.equal(await readHandle(second.blobs), bytes.toString())
   assert.deepEqual(second.blobs.total, { bytes: bytes.length, count: 1 })
 })
 
 test('what lies behind the proved size is cut off before a blob has its name', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   const { sink } = await cache.blobs.openSink(digest)
   await sink.write(bytes, 0)
@@ -136,7 +88,7 @@ test('what lies behind the proved size is cut off before a blob has its name', a
 })
 
 test('a part that is shorter than what was proved is not published', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   const { sink } = await cache.blobs.openSink(digest)
   await sink.write(bytes, 0)
@@ -147,7 +99,7 @@ test('a part that is shorter than what was proved is not published', async (t) =
 })
 
 test('a link lets only its own upstream and repository show a digest', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   assert.equal(cache.blobs.link(origin, digest), undefined)
@@ -157,14 +109,14 @@ test('a link lets only its own upstream and repository show a digest', async (t)
 })
 
 test('a lost index is made again from the disk, links included, but for a torn last line', async (t) => {
-  const root = await folder(t)
-  const first = await openCache(root)
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
   await first.blobs.put(digest, bytes)
   await first.blobs.addLink(origin, digest, { mediaType: 'a/b' })
   await appendFile(`${first.files.pathOf(digest)}.links`, JSON.stringify(other))
   await first.close()
   await rm(join(root, 'index'), { recursive: true })
-  const second = await openCache(root)
+  const second = await openTestCache(root)
   t.after(() => second.close())
   assert.equal(await readHandle(second.blobs), bytes.toString())
   assert.deepEqual(second.blobs.link(origin, digest), { mediaType: 'a/b' })
@@ -172,7 +124,7 @@ test('a lost index is made again from the disk, links included, but for a torn l
 })
 
 test('a file that is shorter than its entry is dropped and not served', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   await truncate(cache.files.pathOf(digest), 3)
@@ -182,7 +134,7 @@ test('a file that is shorter than its entry is dropped and not served', async (t
 })
 
 test('a reader of a dropped blob reads to its end', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   const handle = await cache.blobs.open(digest)
@@ -196,8 +148,8 @@ test('a reader of a dropped blob reads to its end', async (t) => {
 })
 
 test('a part is resumed with what its record vouches for', async (t) => {
-  const root = await folder(t)
-  const first = await openCache(root)
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
   const opened = await first.blobs.openSink(digest)
   assert.equal(opened.held, undefined)
   await opened.sink.write(bytes.subarray(0, 4), 0)
@@ -205,7 +157,7 @@ test('a part is resumed with what its record vouches for', async (t) => {
   await opened.sink.saveProgress?.({ size: bytes.length, held: [{ start: 0, end: 4 }] })
   await opened.sink.close()
   await first.close()
-  const second = await openCache(root)
+  const second = await openTestCache(root)
   t.after(() => second.close())
   const resumed = await second.blobs.openSink(digest)
   assert.deepEqual(resumed.held, [{ start: 0, end: 4 }])
@@ -219,8 +171,8 @@ test('a part is resumed with what its record vouches for', async (t) => {
 })
 
 test('after a crash a part without a record goes, and a blob whose entry was missed is found', async (t) => {
-  const root = await folder(t)
-  const first = await openCache(root)
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
   const { sink } = await first.blobs.openSink(digest)
   await sink.write(bytes, 0)
   await sink.saveProgress?.({ size: bytes.length, held: [] })
@@ -234,14 +186,14 @@ test('after a crash a part without a record goes, and a blob whose entry was mis
   const stray = digestOf(Buffer.from('stray'))
   await writeFile(join(root, 'parts', `${stray.replace(':', '-')}.00`), 'stray')
   await first.close()
-  const second = await openCache(root)
+  const second = await openTestCache(root)
   t.after(() => second.close())
   assert.equal(await readHandle(second.blobs), bytes.toString())
   assert.deepEqual(await readdir(join(root, 'parts')), [])
 })
 
 test('two fills of one digest write to files of their own, and both may be committed', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   const [one, two] = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
   await one.sink.write(bytes, 0)
@@ -258,7 +210,7 @@ test('two fills of one digest write to files of their own, and both may be commi
 })
 
 test('what a fill leaves is taken over once, and a second leaving of the same digest goes', async (t) => {
-  const cache = await openCache(await folder(t))
+  const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())
   const progress = { size: bytes.length, held: [{ start: 0, end: 4 }] }
   const [one, two] = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
@@ -283,14 +235,14 @@ for (const [when, links] of [
   ['before', [{}, { mediaType: 'a/b' }]],
 ] as const) {
   test(`a blob's link that is asked for just ${when} the manifest's takes nothing from it`, async (t) => {
-    const root = await folder(t)
-    const first = await openCache(root, { wrapIndex: slowly })
+    const root = await tempFolder(t)
+    const first = await openTestCache(root, { wrapIndex: slowly })
     await first.blobs.put(digest, bytes)
     await Promise.all(links.map((link) => first.blobs.addLink(origin, digest, link)))
     assert.deepEqual(first.blobs.link(origin, digest), { mediaType: 'a/b' })
     await first.close()
     await rm(join(root, 'index'), { recursive: true })
-    const second = await openCache(root)
+    const second = await openTestCache(root)
     t.after(() => second.close())
     assert.deepEqual(second.blobs.link(origin, digest), { mediaType: 'a/b' })
   })
@@ -298,7 +250,9 @@ for (const [when, links] of [
 
 test('a link that the disk refuses counts all the same, also where an older one stands', async (t) => {
   const errors: unknown[] = []
-  const cache = await openCache(await folder(t), { onDiskFailed: (error) => errors.push(error) })
+  const cache = await openTestCache(await tempFolder(t), {
+    onDiskFailed: (error) => errors.push(error),
+  })
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   await cache.blobs.addLink(origin, digest, {})
@@ -315,7 +269,7 @@ test('a link that the disk refuses counts all the same, also where an older one 
 })
 
 test('a blob that is stored twice at once is counted once, and uncounted once', async (t) => {
-  const cache = await openCache(await folder(t), { wrapIndex: slowly })
+  const cache = await openTestCache(await tempFolder(t), { wrapIndex: slowly })
   t.after(() => cache.close())
   const sinks = [await cache.blobs.openSink(digest), await cache.blobs.openSink(digest)]
   for (const { sink } of sinks) await sink.write(bytes, 0)
@@ -337,7 +291,7 @@ test('what is stored while an older copy of it is dropped stays', async (t) => {
       await files.remove(removed)
     },
   })
-  const cache = await openCache(await folder(t), { wrapFiles })
+  const cache = await openTestCache(await tempFolder(t), { wrapFiles })
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   const { sink } = await cache.blobs.openSink(digest)
@@ -363,7 +317,7 @@ test('a file that is put right after a reader found it broken is not dropped', a
       await files.put(each, content)
     },
   })
-  const cache = await openCache(await folder(t), { wrapFiles })
+  const cache = await openTestCache(await tempFolder(t), { wrapFiles })
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   await truncate(cache.files.pathOf(digest), 3)
@@ -379,8 +333,8 @@ test('a file that is put right after a reader found it broken is not dropped', a
 })
 
 test('a link counts in the project that it was made in, and in no other of its name', async (t) => {
-  const root = await folder(t)
-  const first = await openCache(root)
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
   await first.blobs.put(digest, bytes)
   await first.blobs.addLink({ ...origin, project: 7 }, digest, { mediaType: 'a/b' })
   assert.ok(first.blobs.link({ ...origin, project: 7 }, digest))
@@ -390,7 +344,7 @@ test('a link counts in the project that it was made in, and in no other of its n
   assert.equal(first.blobs.link({ ...origin, project: 7 }, digest), undefined)
   await first.close()
   await rm(join(root, 'index'), { recursive: true })
-  const second = await openCache(root)
+  const second = await openTestCache(root)
   t.after(() => second.close())
   assert.deepEqual(second.blobs.link({ ...origin, project: 8 }, digest), { project: 8 })
   assert.equal(second.blobs.link({ ...origin, project: 7 }, digest), undefined)
