@@ -248,6 +248,21 @@ for (const [when, links] of [
   })
 }
 
+test('a link may come before the bytes: it shows nothing until they are here', async (t) => {
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
+  await first.blobs.addLink(origin, digest, {})
+  assert.deepEqual(first.blobs.link(origin, digest), {})
+  assert.equal(first.blobs.size(digest), undefined)
+  assert.equal(await first.blobs.open(digest), undefined)
+  await first.blobs.put(digest, bytes)
+  await first.close()
+  await rm(join(root, 'index'), { recursive: true })
+  const second = await openTestCache(root)
+  t.after(() => second.close())
+  assert.deepEqual(second.blobs.link(origin, digest), {})
+})
+
 test('a link that the disk refuses counts all the same, also where an older one stands', async (t) => {
   const errors: unknown[] = []
   const cache = await openTestCache(await tempFolder(t), {
