@@ -56,6 +56,7 @@ export interface BlobFiles {
   openPart(name: PartName): Promise<PartFile | undefined>
   /** Removes the bytes; the links beside them stay, for when they come back. */
   remove(digest: Digest): Promise<void>
+  /** Adds a line to the links beside a digest, whose bytes may still be on their way. */
   appendLink(digest: Digest, line: string): Promise<void>
   readLinks(digest: Digest): Promise<readonly string[]>
   /** Every stored blob. */
@@ -119,7 +120,10 @@ export async function openBlobFiles(root: string): Promise<BlobFiles> {
       return createPartFile({ name, path, handle, finalPath: pathOf(digest) })
     },
     remove: (digest) => rm(pathOf(digest), { force: true }),
-    appendLink: (digest, line) => appendFile(linksOf(digest), `${line}\n`, { mode: 0o600 }),
+    async appendLink(digest, line) {
+      await mkdir(dirname(linksOf(digest)), { recursive: true, mode: 0o700 })
+      await appendFile(linksOf(digest), `${line}\n`, { mode: 0o600 })
+    },
     async readLinks(digest) {
       const text = await orMissing(readFile(linksOf(digest), 'utf8'))
       // A crash may have torn the last line: a line counts only with its end.

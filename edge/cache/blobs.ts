@@ -4,7 +4,8 @@ import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import { digestOfPart, type BlobFiles, type PartFile, type PartName } from './blob-files.ts'
-import type { CacheIndex, Link, Origin } from './cache-index.ts'
+import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
+import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
 export interface CachedBlobs {
@@ -25,8 +26,9 @@ export interface CachedBlobs {
   link(origin: Origin, digest: Digest): Link | undefined
   /**
    * Records that the origin's upstream delivered the digest, or that its primary said so to this edge.
-   * Nothing that a client sends, and no manifest or HEAD of a third party, may lead here. A disk that fails
-   * is told of, and the link is then remembered until a restart.
+   * Nothing that a client sends, and no manifest or HEAD of a third party, may lead here. A manifest's link
+   * stays one: a blob's link of the same project changes nothing. A disk that fails is told of, and the link is
+   * then remembered until a restart.
    */
   addLink(origin: Origin, digest: Digest, link: Pick<Link, 'mediaType'>): Promise<void>
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
@@ -60,6 +62,8 @@ export async function createCachedBlobs({
   const total = { ...(await index.total()) }
   const opened = createOpenFiles(openFiles)
   const unwritten = new LRUCache<string, Link>({ max: rememberedLinks })
+  // What is looked at and then changed: each digest's file with its entry, and each link.
+  const { inTurn } = createTurns()
   let failing = false
 
   /** Does without what the disk refuses, and says so when that begins. @returns whether it worked */
@@ -73,24 +77,39 @@ export async function createCachedBlobs({
     }
     return !failing
   }
-  const recordStored = async (digest: Digest, size: number) => {
-    const before = index.stored(digest)
-    await index.putStored(digest, { size })
-    total.bytes += size - (before?.size ?? 0)
-    if (before === undefined) total.count++
-  }
-  const drop = async (digest: Digest) => {
-    const before = index.stored(digest)
-    if (before === undefined) return
+  /** Gives the digest its file by `publish`, and then its entry. */
+  const store = (digest: Digest, size: number, publish: () => Promise<void>): Promise<void> =>
+    inTurn(digest, async () => {
+      await publish()
+      const before = index.stored(digest)
+      await index.putStored(digest, { size })
+      total.bytes += size - (before?.size ?? 0)
+      if (before === undefined) total.count++
+    })
+  /** In the digest's turn. */
+  const remove = async (digest: Digest, { size }: StoredEntry) => {
     // The index first: a crash in between leaves a file that nobody asks for, never a promise without a file.
     await index.removeStored(digest)
-    total.bytes -= before.size
+    total.bytes -= size
     total.count--
-    opened.forget(files.pathOf(digest))
     await files.remove(digest)
   }
+  const drop = (digest: Digest): Promise<void> =>
+    inTurn(digest, async () => {
+      const entry = index.stored(digest)
+      if (entry !== undefined) await remove(digest, entry)
+      opened.forget(files.pathOf(digest))
+    })
+  /** Drops what a reader found broken, unless it was put right meanwhile. */
+  const dropIfBroken = (digest: Digest): Promise<void> =>
+    inTurn(digest, async () => {
+      const entry = index.stored(digest)
+      if (entry !== undefined && (await files.size(digest)) !== entry.size)
+        await remove(digest, entry)
+      opened.forget(files.pathOf(digest))
+    })
   const linkOf = (origin: Origin, digest: Digest): Link | undefined => {
-    const link = index.link(origin, digest) ?? unwritten.get(linkKey(origin, digest))
+    const link = unwritten.get(linkKey(origin, digest)) ?? index.link(origin, digest)
     return link?.project === origin.project ? link : undefined
   }
 
@@ -103,7 +122,7 @@ export async function createCachedBlobs({
       const handle = await opened.open(files.pathOf(digest))
       if (handle !== undefined && handle.size === entry.size) return handle
       await handle?.close()
-      await drop(digest)
+      await dropIfBroken(digest)
       return undefined
     },
     async readAll(digest) {
@@ -111,30 +130,30 @@ export async function createCachedBlobs({
       if (entry === undefined) return undefined
       const bytes = await files.readAll(digest)
       if (bytes?.length === entry.size) return bytes
-      await drop(digest)
+      await dropIfBroken(digest)
       return undefined
     },
     async put(digest, bytes) {
-      await unlessDiskFails(async () => {
-        await files.put(digest, bytes)
-        await recordStored(digest, bytes.length)
-      })
+      await unlessDiskFails(() => store(digest, bytes.length, () => files.put(digest, bytes)))
     },
-    openSink: (digest) => openSink({ digest, files, index, left, recordStored }),
+    openSink: (digest) => openSink({ digest, files, index, left, store }),
     link: linkOf,
-    async addLink(origin, digest, { mediaType }) {
-      const known = linkOf(origin, digest)
-      if (known !== undefined && (mediaType === undefined || mediaType === known.mediaType)) return
-      const link: Link = {
-        ...(mediaType !== undefined && { mediaType }),
-        ...(origin.project !== undefined && { project: origin.project }),
-      }
-      const written = await unlessDiskFails(async () => {
-        await files.appendLink(digest, formatLink(origin, link))
-        await index.putLink(origin, digest, link)
-      })
-      if (!written) unwritten.set(linkKey(origin, digest), link)
-    },
+    addLink: (origin, digest, { mediaType }) =>
+      inTurn(linkKey(origin, digest), async () => {
+        const known = linkOf(origin, digest)
+        if (known !== undefined && (mediaType === undefined || mediaType === known.mediaType))
+          return
+        const link: Link = {
+          ...(mediaType !== undefined && { mediaType }),
+          ...(origin.project !== undefined && { project: origin.project }),
+        }
+        const written = await unlessDiskFails(async () => {
+          await files.appendLink(digest, formatLink(origin, link))
+          await index.putLink(origin, digest, link)
+        })
+        if (written) unwritten.delete(linkKey(origin, digest))
+        else unwritten.set(linkKey(origin, digest), link)
+      }),
     drop,
     close: () => opened.close(),
   }
@@ -148,11 +167,11 @@ interface SinkDeps {
   readonly files: BlobFiles
   readonly index: CacheIndex
   readonly left: LeftParts
-  readonly recordStored: (digest: Digest, size: number) => Promise<void>
+  readonly store: (digest: Digest, size: number, publish: () => Promise<void>) => Promise<void>
 }
 
 async function openSink(deps: SinkDeps): Promise<OpenedSink> {
-  const { digest, files, index, left, recordStored } = deps
+  const { digest, files, index, left, store } = deps
   const part = (await takeOver(deps)) ?? (await files.createPart(digest))
   const progress = index.progress(part.name)
   let ended = false
@@ -163,8 +182,7 @@ async function openSink(deps: SinkDeps): Promise<OpenedSink> {
     saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
     async commit(size) {
       ended = true
-      await part.publish(size)
-      await recordStored(digest, size)
+      await store(digest, size, () => part.publish(size))
       await index.removeProgress(part.name)
     },
     async discard() {

@@ -33,13 +33,16 @@ export interface BlobsDeps {
   readonly sources: BlobSources
 }
 
-/** The repositories that take part in one fill: each gets its link once the bytes are proved. */
-type Members = Map<string, Origin>
+interface JoinedFill {
+  readonly handle: FillReader
+  /** Its source is asked for this very repository. */
+  readonly isOwn: boolean
+}
 
 /** Blobs of all upstreams, through the cache and the fills. */
 export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps): Blobs {
-  /** Of the running fill of a key. */
-  const running = new Map<string, Members>()
+  /** Who began the running fill of a key, and is asked for at its source. */
+  const beginners = new Map<string, Origin>()
 
   const openHeld = async (digest: Digest): Promise<OpenedBlob | undefined> => {
     const hot = memory.get(digest)
@@ -57,36 +60,42 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   }
 
   /**
-   * Whether an Outport primary says, to this edge itself, that the repository has the digest. A third
+   * Links the digest to the repository if an Outport primary says, to this edge itself, that it is there. A third
    * party's word is not enough: it must deliver the bytes.
    */
-  const isVouchedFor = async (
+  const linkIfVouchedFor = async (
     origin: Origin,
     digest: Digest,
     request: UpstreamRequest,
   ): Promise<boolean> => {
     const upstream = client(origin.upstream)
     if (upstream.entry.kind !== 'primary') return false
-    return (await upstream.headBlob(origin.repository, digest, request)) !== undefined
+    if ((await upstream.headBlob(origin.repository, digest, request)) === undefined) return false
+    await blobs.addLink(origin, digest, {})
+    return true
   }
 
-  /** Only once the bytes are proved do the repositories that took part get their links. */
+  /**
+   * The link comes before the stored blob: nobody finds that without the link of who brought it, and asks the
+   * primary for what it has just given. It is true by then, since a fill commits only what is proved (fill.ts,
+   * `run`). A disk that fails after it leaves a link without bytes, which leads to a new fill.
+   */
   const openLinkingSink = async (
     key: string,
     digest: Digest,
-    members: Members,
+    origin: Origin,
   ): Promise<OpenedSink> => {
-    running.set(key, members)
+    beginners.set(key, origin)
     const forget = () => {
-      if (running.get(key) === members) running.delete(key)
+      if (beginners.get(key) === origin) beginners.delete(key)
     }
     try {
       const opened = await blobs.openSink(digest)
       const sink: Sink = {
         ...opened.sink,
         async commit(size) {
+          await blobs.addLink(origin, digest, {})
           await opened.sink.commit(size)
-          for (const origin of members.values()) await blobs.addLink(origin, digest, {})
         },
         async close() {
           forget()
@@ -100,50 +109,50 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     }
   }
 
-  const join = (origin: Origin, digest: Digest, request: UpstreamRequest): Promise<FillReader> => {
-    const { key, list } = sources.of(origin, digest, request)
-    return fills.join(key, {
-      digest,
-      sources: list,
-      openSink: () => openLinkingSink(key, digest, new Map([[origin.repository, origin]])),
-      ...(request.signal && { signal: request.signal }),
-    })
-  }
-
   /**
-   * Takes part in a fill that another repository of the same primary began. That one may turn out to have no
-   * right to it, which says nothing about this one: then it begins a fill of its own.
+   * Joins the fill of the digest, or begins it.
+   * @returns undefined when the repository that began it has no right to the blob: that says nothing about another
    */
-  const takePart = async (
+  const join = async (
     origin: Origin,
     digest: Digest,
     request: UpstreamRequest,
-  ): Promise<FillReader> => {
-    if (!(await isVouchedFor(origin, digest, request))) {
-      throw new SourceError('absent', 'the primary has no such blob in this repository')
+  ): Promise<JoinedFill | undefined> => {
+    const { key, isShared, list } = sources.of(origin, digest, request)
+    let began = false
+    const isOwn = () => began || !isShared || isSameRepository(beginners.get(key), origin)
+    const openSink = () => {
+      began = true
+      return openLinkingSink(key, digest, origin)
     }
-    const { key } = sources.of(origin, digest, request)
-    running.get(key)?.set(origin.repository, origin)
+    const { signal } = request
     try {
-      return await join(origin, digest, request)
+      const start = { digest, sources: list, openSink, ...(signal && { signal }) }
+      const handle = await fills.join(key, start)
+      return { handle, isOwn: isOwn() }
     } catch (error) {
-      if (!isRefusal(error)) throw error
-      return join(origin, digest, request)
+      if (isOwn() || !isRefusal(error)) throw error
+      return undefined
     }
   }
 
+  /** Who has joined another repository's fill needs a link, or the primary's word, before it is shown a byte. */
   const fill = async (
     origin: Origin,
     digest: Digest,
     request: UpstreamRequest,
   ): Promise<OpenedBlob> => {
-    const { key } = sources.of(origin, digest, request)
-    const mayJoin =
-      client(origin.upstream).entry.kind !== 'primary' ||
-      !fills.has(key) ||
-      isMember(running.get(key), origin)
-    const handle = await (mayJoin ? join : takePart)(origin, digest, request)
-    return { kind: 'fill', handle }
+    let joined = await join(origin, digest, request)
+    while (joined === undefined) joined = await join(origin, digest, request)
+    const { handle, isOwn } = joined
+    let mayRead = isOwn || blobs.link(origin, digest) !== undefined
+    try {
+      mayRead ||= await linkIfVouchedFor(origin, digest, request)
+    } finally {
+      if (!mayRead) await handle.close()
+    }
+    if (mayRead) return { kind: 'fill', handle }
+    throw new SourceError('absent', 'the primary has no such blob in this repository')
   }
 
   return {
@@ -155,19 +164,17 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       return (await client(origin.upstream).headBlob(origin.repository, digest, request))?.size
     },
     async open(origin, digest, request) {
-      if (blobs.link(origin, digest) !== undefined)
-        return (await openHeld(digest)) ?? fill(origin, digest, request)
-      if (blobs.size(digest) === undefined) return fill(origin, digest, request)
-      if (!(await isVouchedFor(origin, digest, request))) return fill(origin, digest, request)
-      await blobs.addLink(origin, digest, {})
-      return (await openHeld(digest)) ?? fill(origin, digest, request)
+      const mayShow =
+        blobs.link(origin, digest) !== undefined ||
+        (blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request)))
+      const held = mayShow ? await openHeld(digest) : undefined
+      return held ?? fill(origin, digest, request)
     },
   }
 }
 
-function isMember(members: Members | undefined, { repository, project }: Origin): boolean {
-  const member = members?.get(repository)
-  return member !== undefined && member.project === project
+function isSameRepository(one: Origin | undefined, { repository, project }: Origin): boolean {
+  return one?.repository === repository && one.project === project
 }
 
 /** Whether a source said no, rather than that it cannot answer now. */

@@ -73,8 +73,9 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const fetched = await client(origin.upstream).getManifest(origin.repository, reference, request)
     if (fetched === undefined) return undefined
     const { bytes, mediaType } = fetched
-    if (blobs.size(digest) === undefined) await blobs.put(digest, bytes)
+    // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
     await blobs.addLink(origin, digest, { mediaType })
+    if (blobs.size(digest) === undefined) await blobs.put(digest, bytes)
     memory.put(digest, bytes)
     return { digest, mediaType, bytes, source: 'upstream' }
   }

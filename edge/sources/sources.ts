@@ -5,11 +5,15 @@ import type { Origin } from '../cache/cache-index.ts'
 
 /** Where a blob's bytes may come from, and who may share them while they come. */
 export interface BlobSources {
-  of(
-    origin: Origin,
-    digest: Digest,
-    request: UpstreamRequest,
-  ): { readonly key: string; readonly list: readonly BlobSource[] }
+  of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
+}
+
+export interface SourcesOfBlob {
+  /** Of the fill: who has the same key shares it. */
+  readonly key: string
+  /** Whether other repositories have this key, too: who joins the fill of one needs a right of its own. */
+  readonly isShared: boolean
+  readonly list: readonly BlobSource[]
 }
 
 /**
@@ -23,9 +27,10 @@ export function createSources(client: (upstream: string) => UpstreamClient): Blo
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
-      const owner = upstream.entry.kind === 'primary' ? '' : origin.repository
+      const isShared = upstream.entry.kind === 'primary'
       return {
-        key: `${origin.upstream}!${owner}!${digest}`,
+        key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`,
+        isShared,
         list: [upstream.openBlob(origin.repository, digest, rest)],
       }
     },
