@@ -11,11 +11,18 @@ import type { BlobSources } from '../sources/sources.ts'
 
 /** A blob to be sent; a handle is closed by who got it. */
 export type OpenedBlob =
-  | { readonly kind: 'memory'; readonly bytes: Buffer }
+  | BlobInMemory
   | { readonly kind: 'disk'; readonly handle: BlobHandle }
   | { readonly kind: 'fill'; readonly handle: FillReader }
 
+interface BlobInMemory {
+  readonly kind: 'memory'
+  readonly bytes: Buffer
+}
+
 export interface Blobs {
+  /** A blob of the origin's repository that is in memory; undefined says nothing. */
+  known(origin: Origin, digest: Digest): BlobInMemory | undefined
   /** Bytes of a blob in the origin's repository, without fetching it; undefined when it is not there. */
   size(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<number | undefined>
   /**
@@ -44,9 +51,14 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   /** Who began the running fill of a key, and is asked for at its source. */
   const beginners = new Map<string, Origin>()
 
+  const inMemory = (digest: Digest): BlobInMemory | undefined => {
+    const bytes = memory.get(digest)
+    return bytes && { kind: 'memory', bytes }
+  }
+
   const openHeld = async (digest: Digest): Promise<OpenedBlob | undefined> => {
-    const hot = memory.get(digest)
-    if (hot !== undefined) return { kind: 'memory', bytes: hot }
+    const hot = inMemory(digest)
+    if (hot !== undefined) return hot
     const size = blobs.size(digest)
     if (size === undefined) return undefined
     if (size > memory.entryMaxBytes) {
@@ -156,6 +168,8 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   }
 
   return {
+    known: (origin, digest) =>
+      blobs.link(origin, digest) === undefined ? undefined : inMemory(digest),
     async size(origin, digest, request) {
       if (blobs.link(origin, digest) !== undefined) {
         const size = memory.get(digest)?.length ?? blobs.size(digest)

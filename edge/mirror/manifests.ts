@@ -1,9 +1,9 @@
 import type { Digest } from '../../shared/oci/digest.ts'
-import type { Tag } from '../../shared/oci/reference.ts'
+import type { Reference, Tag } from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
-import type { CacheIndex, Origin } from '../cache/cache-index.ts'
+import type { CacheIndex, Origin, TagEntry } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 
 /** A manifest as its upstream sent it. */
@@ -23,6 +23,8 @@ export interface ResolvedTag {
 }
 
 export interface Manifests {
+  /** What a reference names, when it is in memory and, for a tag, within the upstream's TTL; undefined says nothing. */
+  known(origin: Origin, reference: Reference): HeldManifest | undefined
   /**
    * The manifest that a digest names in the origin's repository, held or fetched; undefined when the
    * upstream does not have it.
@@ -53,11 +55,18 @@ export function createManifests(deps: ManifestsDeps): Manifests {
   const fetching = new Map<string, Promise<HeldManifest | undefined>>()
   const asking = new Map<string, Promise<Digest | undefined>>()
 
+  const inMemory = (origin: Origin, digest: Digest): HeldManifest | undefined => {
+    const bytes = memory.get(digest)
+    const mediaType = bytes === undefined ? undefined : blobs.link(origin, digest)?.mediaType
+    if (bytes === undefined || mediaType === undefined) return undefined
+    return { digest, mediaType, bytes, source: 'memory' }
+  }
+
   const held = async (origin: Origin, digest: Digest): Promise<HeldManifest | undefined> => {
+    const hot = inMemory(origin, digest)
+    if (hot !== undefined) return hot
     const mediaType = blobs.link(origin, digest)?.mediaType
     if (mediaType === undefined) return undefined
-    const hot = memory.get(digest)
-    if (hot !== undefined) return { digest, mediaType, bytes: hot, source: 'memory' }
     const bytes = await blobs.readAll(digest)
     if (bytes === undefined) return undefined
     memory.put(digest, bytes)
@@ -115,13 +124,23 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     return manifest.digest
   }
 
+  const ageOf = (known: TagEntry | undefined): number =>
+    known === undefined ? Infinity : now() - known.checkedAt
+  // A negative age is a clock that was set back: it says nothing about the tag.
+  const isFresh = (ageMs: number, { upstream }: Origin): boolean =>
+    ageMs >= 0 && ageMs < deps.tagTtlMs(upstream)
+
   return {
     get,
+    known(origin, reference) {
+      if (reference.kind === 'digest') return inMemory(origin, reference.digest)
+      const known = index.tag(origin, reference.tag)
+      return known && isFresh(ageOf(known), origin) ? inMemory(origin, known.digest) : undefined
+    },
     async resolve(origin, tag, request) {
       const known = index.tag(origin, tag)
-      const ageMs = known === undefined ? Infinity : now() - known.checkedAt
-      // A negative age is a clock that was set back: it says nothing about the tag.
-      if (known !== undefined && ageMs >= 0 && ageMs < deps.tagTtlMs(origin.upstream)) {
+      const ageMs = ageOf(known)
+      if (known !== undefined && isFresh(ageMs, origin)) {
         return { digest: known.digest, staleMs: undefined }
       }
       try {

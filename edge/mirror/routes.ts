@@ -93,14 +93,18 @@ async function answer(
   if (method !== 'GET' && method !== 'HEAD') throw refusalOfMethod(method, listener)
   if (parsed === undefined)
     throw new OciError('UNSUPPORTED', 'there is no such endpoint under /v2/', { status: 404 })
-  const caller = {
+  const { authorise } = listener
+  const credential = {
     authorization: request.headers.authorization,
-    address: clientAddressOf(request),
-    requestId: record.id,
     connection: record.socket,
   }
+  const caller = () => ({
+    ...credential,
+    address: clientAddressOf(request),
+    requestId: record.id,
+  })
   if (parsed.path.kind === 'ping') {
-    await listener.authorise.ping(caller)
+    await authorise.ping(caller())
     sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
     return
   }
@@ -117,7 +121,10 @@ async function answer(
       : refusePush(listener.pushUrl)
   }
   const { repository } = target.path
-  const { project } = await listener.authorise.pull(caller, { entry: target.upstream, repository })
+  const wanted = { entry: target.upstream, repository }
+  // What is known is not waited for: most answers are written in the turn of the loop that brought the request.
+  const { project } =
+    authorise.known(credential, wanted) ?? (await authorise.pull(caller(), wanted))
   const asked: Asked = {
     request,
     response,
@@ -194,12 +201,9 @@ async function dispatch(deps: MirrorDeps, asked: Asked): Promise<void> {
 
 async function sendManifest(deps: MirrorDeps, asked: Asked, reference: Reference): Promise<void> {
   const { manifests, sender } = deps
-  const { origin, upstreamRequest, request, response } = asked
-  const resolved =
-    reference.kind === 'digest'
-      ? { digest: reference.digest, staleMs: undefined }
-      : await manifests.resolve(origin, reference.tag, upstreamRequest)
-  const manifest = resolved && (await manifests.get(origin, resolved.digest, upstreamRequest))
+  const { origin, request, response } = asked
+  const manifest: FoundManifest | undefined =
+    manifests.known(origin, reference) ?? (await findManifest(manifests, asked, reference))
   if (manifest === undefined) throw unknownManifest(formatReference(reference))
   if (
     reference.kind === 'tag' &&
@@ -217,16 +221,32 @@ async function sendManifest(deps: MirrorDeps, asked: Asked, reference: Reference
     digest: manifest.digest,
     contentType: manifest.mediaType,
     ...(reference.kind === 'tag' && { cacheControl: 'no-cache' }),
-    headers: { ...commonHeaders(asked), ...staleHeaders(resolved?.staleMs) },
+    headers: { ...commonHeaders(asked), ...staleHeaders(manifest.staleMs) },
   })
   deps.onServed(manifest.source === 'upstream' ? 'fill' : 'hit', sent.bytes)
+}
+
+/** A manifest that is answered, though a tag's upstream may not have confirmed it. */
+type FoundManifest = HeldManifest & { readonly staleMs?: number | undefined }
+
+async function findManifest(
+  manifests: Manifests,
+  { origin, upstreamRequest }: Asked,
+  reference: Reference,
+): Promise<FoundManifest | undefined> {
+  if (reference.kind === 'digest') return manifests.get(origin, reference.digest, upstreamRequest)
+  const resolved = await manifests.resolve(origin, reference.tag, upstreamRequest)
+  const manifest = resolved && (await manifests.get(origin, resolved.digest, upstreamRequest))
+  return manifest && { ...manifest, staleMs: resolved.staleMs }
 }
 
 async function sendBlob(deps: MirrorDeps, asked: Asked, digest: Digest): Promise<void> {
   const { blobs, sender } = deps
   const { origin, upstreamRequest, request, response } = asked
   if (request.method === 'HEAD') {
-    const size = await blobs.size(origin, digest, upstreamRequest)
+    const size =
+      blobs.known(origin, digest)?.bytes.length ??
+      (await blobs.size(origin, digest, upstreamRequest))
     if (size === undefined) throw unknownBlob(digest)
     await sender.send(request, response, {
       digest,
@@ -235,7 +255,7 @@ async function sendBlob(deps: MirrorDeps, asked: Asked, digest: Digest): Promise
     })
     return
   }
-  const opened = await blobs.open(origin, digest, upstreamRequest)
+  const opened = blobs.known(origin, digest) ?? (await blobs.open(origin, digest, upstreamRequest))
   noteBlob(request, opened, asked.target.upstream.id)
   try {
     const body = opened.kind === 'memory' ? { bytes: opened.bytes } : { handle: opened.handle }
