@@ -1,3 +1,4 @@
+import { parseJson } from '../../shared/auth/json.ts'
 import type { Scope } from '../../shared/auth/scope.ts'
 import { formatScope } from '../../shared/auth/scope.ts'
 import { OciError, parseErrors } from '../../shared/oci/errors.ts'
@@ -103,6 +104,7 @@ function refusalOf({ status, headers, body }: PrimaryAnswer): OciError {
 }
 
 function readToken(body: string): IssuedToken {
+  // Whatever stands between may answer 200 with a page of its own.
   const parsed = parseJson(body)
   if (
     typeof parsed === 'object' &&
@@ -121,15 +123,6 @@ function readToken(body: string): IssuedToken {
     }
   }
   throw unavailable("the primary's token answer is not of the form that this edge knows")
-}
-
-/** Whatever stands between may answer 200 with a page of its own. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 function unavailable(message: string, cause?: unknown): OciError {

@@ -1,6 +1,7 @@
 import { hash, randomUUID, type KeyObject } from 'node:crypto'
 import { errors, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
 import { LRUCache } from 'lru-cache'
+import { parseJson } from './json.ts'
 import type { Scope } from './scope.ts'
 
 /** The only signature algorithm: what a token's header says is compared with it, never followed. */
@@ -234,12 +235,4 @@ function isScope(value: unknown): value is Scope {
     value.actions.every((action) => typeof action === 'string') &&
     (!('project' in value) || typeof value.project === 'number')
   )
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

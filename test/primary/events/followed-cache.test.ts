@@ -163,7 +163,7 @@ test('a change at one primary reaches the caches of another, woken or by polling
     })
     assert.equal(await read(), 'old')
     await events.number()
-    while ((await read()) !== 'new') await sleep(5)
+    await waitFor('the new value', async () => (await read()) === 'new')
     await follower.stop()
   }
 })
@@ -174,12 +174,16 @@ const maxStaleMs = 300
 test('a follower that cannot read says so within its bound, once in the log, and recovers', async (t) => {
   const database = await createTestDatabase(t)
   const events = createEvents(database.records)
-  const clock = { now: 0, broken: false }
+  const clock = { now: 0, broken: false, failures: 0 }
   const lines: string[] = []
   const follower = await startFollower({
     events: {
       ...events,
-      position: () => (clock.broken ? Promise.reject(new Error('away')) : events.position()),
+      position: async () => {
+        if (!clock.broken) return events.position()
+        clock.failures++
+        throw new Error('away')
+      },
     },
     log: createLogger({ level: 'warn', write: (line) => void lines.push(line) }),
     pollMs: 5,
@@ -195,7 +199,8 @@ test('a follower that cannot read says so within its bound, once in the log, and
   assert.equal(follower.isCurrent(), true)
   clock.now += 1
   assert.equal(follower.isCurrent(), false)
-  await sleep(50)
+  const failures = clock.failures
+  await waitFor('more failed reads', () => clock.failures > failures + 5)
   assert.equal(lines.length, 1)
   clock.broken = false
   await waitFor('the follower to recover', () => follower.isCurrent())
