@@ -7,7 +7,7 @@ import type { RegistryHandler } from '../../shared/http/server.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { acceptsIndex, isIndexMediaType } from '../../shared/oci/media-types.ts'
-import { referrersPath, tagsPath } from '../../shared/oci/paths.ts'
+import { referrersPath, tagsPath, type OciTarget } from '../../shared/oci/paths.ts'
 import { formatReference, type Reference, type RepositoryName } from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
@@ -42,7 +42,17 @@ export interface MirrorDeps {
 /** What containerd, docker and podman talk to: the reading half of the distribution API. */
 export function createMirror(deps: MirrorDeps): RegistryHandler {
   const readUrl = createOciUrlReader()
-  return (request, response) => answer(deps, { request, response, readUrl })
+  const { registries, listener } = deps
+  // URLs that come again are remembered as one object: so is whose they are, in a closed table.
+  const chosen = new WeakMap<OciTarget, Target>()
+  const choose = (parsed: OciTarget): Target => {
+    const known = chosen.get(parsed)
+    if (known !== undefined) return known
+    const target = chooseTarget(parsed, { registries, fallback: listener.fallback })
+    chosen.set(parsed, target)
+    return target
+  }
+  return (request, response) => answer(deps, { request, response, readUrl, choose })
 }
 
 const writingMethods: ReadonlySet<string | undefined> = new Set(['POST', 'PUT', 'PATCH', 'DELETE'])
@@ -79,15 +89,17 @@ async function answer(
     request,
     response,
     readUrl,
+    choose,
   }: {
     readonly request: IncomingMessage
     readonly response: ServerResponse
     readonly readUrl: OciUrlReader
+    readonly choose: (parsed: OciTarget) => Target
   },
 ): Promise<void> {
   const record = recordOf(request)
   const { method } = request
-  const { registries, listener } = deps
+  const { listener } = deps
   const parsed = readUrl(request.url ?? '')
   record.route = parsed?.path.kind ?? 'unknown'
   if (method !== 'GET' && method !== 'HEAD') throw refusalOfMethod(method, listener)
@@ -108,7 +120,7 @@ async function answer(
     sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
     return
   }
-  const target = chooseTarget(parsed, { registries, fallback: listener.fallback })
+  const target = choose(parsed)
   if (
     !('repository' in target.path) ||
     target.path.kind === 'uploads' ||
