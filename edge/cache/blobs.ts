@@ -15,7 +15,7 @@ export interface CachedBlobs {
   open(digest: Digest): Promise<BlobHandle | undefined>
   /** Reads a small blob whole, or undefined. */
   readAll(digest: Digest): Promise<Buffer | undefined>
-  /** Stores small content that was proved; a disk that fails is told of, and the content is not held. */
+  /** Stores small content that was proved, unless it is held; a disk that fails is told of, and it is not held. */
   put(digest: Digest, bytes: Buffer): Promise<void>
   /**
    * Where one fill of this digest writes: a file of its own. What an earlier fill left behind, if no other
@@ -77,16 +77,14 @@ export async function createCachedBlobs({
     }
     return !failing
   }
-  /** Gives the digest its file by `publish`, and then its entry. */
-  const store = (digest: Digest, size: number, publish: () => Promise<void>): Promise<void> =>
-    inTurn(digest, async () => {
-      await publish()
-      const before = index.stored(digest)
-      await index.putStored(digest, { size })
-      total.bytes += size - (before?.size ?? 0)
-      if (before === undefined) total.count++
-    })
-  /** In the digest's turn. */
+  /** Gives the digest its file by `publish`, and then its entry. Call it, and `remove`, in the digest's turn. */
+  const store = async (digest: Digest, size: number, publish: () => Promise<void>) => {
+    await publish()
+    const before = index.stored(digest)
+    await index.putStored(digest, { size })
+    total.bytes += size - (before?.size ?? 0)
+    if (before === undefined) total.count++
+  }
   const remove = async (digest: Digest, { size }: StoredEntry) => {
     // The index first: a crash in between leaves a file that nobody asks for, never a promise without a file.
     await index.removeStored(digest)
@@ -133,10 +131,19 @@ export async function createCachedBlobs({
       await dropIfBroken(digest)
       return undefined
     },
-    async put(digest, bytes) {
-      await unlessDiskFails(() => store(digest, bytes.length, () => files.put(digest, bytes)))
-    },
-    openSink: (digest) => openSink({ digest, files, index, left, store }),
+    put: (digest, bytes) =>
+      inTurn(digest, async () => {
+        if (index.stored(digest) !== undefined) return
+        await unlessDiskFails(() => store(digest, bytes.length, () => files.put(digest, bytes)))
+      }),
+    openSink: (digest) =>
+      openSink({
+        digest,
+        files,
+        index,
+        left,
+        store: (size, publish) => inTurn(digest, () => store(digest, size, publish)),
+      }),
     link: linkOf,
     addLink: (origin, digest, { mediaType }) =>
       inTurn(linkKey(origin, digest), async () => {
@@ -167,7 +174,8 @@ interface SinkDeps {
   readonly files: BlobFiles
   readonly index: CacheIndex
   readonly left: LeftParts
-  readonly store: (digest: Digest, size: number, publish: () => Promise<void>) => Promise<void>
+  /** Gives the digest its file by `publish`, and its entry. */
+  readonly store: (size: number, publish: () => Promise<void>) => Promise<void>
 }
 
 async function openSink(deps: SinkDeps): Promise<OpenedSink> {
@@ -182,7 +190,7 @@ async function openSink(deps: SinkDeps): Promise<OpenedSink> {
     saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
     async commit(size) {
       ended = true
-      await store(digest, size, () => part.publish(size))
+      await store(size, () => part.publish(size))
       await index.removeProgress(part.name)
     },
     async discard() {

@@ -114,7 +114,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
           await opened.sink.close()
         },
       }
-      return { ...opened, sink }
+      return { ...withoutEnd(opened), sink }
     } catch (error) {
       forget()
       throw error
@@ -184,6 +184,20 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       const held = mayShow ? await openHeld(digest) : undefined
       return held ?? fill(origin, digest, request)
     },
+  }
+}
+
+/**
+ * Bytes that an earlier fill left may be another repository's. The last one has to be asked for whatever else is
+ * here: so nothing is proved, and linked, that this repository's own source did not give.
+ */
+function withoutEnd(opened: OpenedSink): OpenedSink {
+  const { held, size } = opened
+  // Without a size nothing is proved before a source has named one.
+  if (held === undefined || size === undefined) return opened
+  return {
+    ...opened,
+    held: held.map(({ start, end }) => ({ start, end: Math.min(end, size - 1) })),
   }
 }
 

@@ -84,7 +84,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const { bytes, mediaType } = fetched
     // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
     await blobs.addLink(origin, digest, { mediaType })
-    if (blobs.size(digest) === undefined) await blobs.put(digest, bytes)
+    await blobs.put(digest, bytes)
     memory.put(digest, bytes)
     return { digest, mediaType, bytes, source: 'upstream' }
   }

@@ -295,6 +295,22 @@ test('a blob that is stored twice at once is counted once, and uncounted once', 
   assert.deepEqual(cache.blobs.total, { bytes: 0, count: 0 })
 })
 
+test('small content that several have at once is written once', async (t) => {
+  let writes = 0
+  const wrapFiles = (files: BlobFiles): BlobFiles => ({
+    ...files,
+    async put(each, content) {
+      writes++
+      await files.put(each, content)
+    },
+  })
+  const cache = await openTestCache(await tempFolder(t), { wrapFiles })
+  t.after(() => cache.close())
+  await Promise.all([1, 2, 3].map(() => cache.blobs.put(digest, bytes)))
+  assert.equal(writes, 1)
+  assert.equal(await readHandle(cache.blobs), bytes.toString())
+})
+
 test('what is stored while an older copy of it is dropped stays', async (t) => {
   const removing = Promise.withResolvers<void>()
   const mayRemove = Promise.withResolvers<void>()
@@ -324,24 +340,29 @@ test('what is stored while an older copy of it is dropped stays', async (t) => {
 
 test('a file that is put right after a reader found it broken is not dropped', async (t) => {
   const mayStore = Promise.withResolvers<void>()
-  let holds = false
   const wrapFiles = (files: BlobFiles): BlobFiles => ({
     ...files,
-    async put(each, content) {
-      if (holds && each === digest) await mayStore.promise
-      await files.put(each, content)
+    async createPart(each) {
+      const part = await files.createPart(each)
+      const publish = async (size: number) => {
+        await mayStore.promise
+        await part.publish(size)
+      }
+      return { ...part, publish }
     },
   })
   const cache = await openTestCache(await tempFolder(t), { wrapFiles })
   t.after(() => cache.close())
   await cache.blobs.put(digest, bytes)
   await truncate(cache.files.pathOf(digest), 3)
-  holds = true
-  const stored = cache.blobs.put(digest, bytes)
+  const { sink } = await cache.blobs.openSink(digest)
+  await sink.write(bytes, 0)
+  const stored = sink.commit(bytes.length)
   const found = [cache.blobs.open(digest), cache.blobs.readAll(digest)]
   await Promise.race([Promise.all(found), storeOthers(cache.blobs)])
   mayStore.resolve()
   await stored
+  await sink.close()
   assert.deepEqual(await Promise.all(found), [undefined, undefined])
   assert.equal(cache.blobs.size(digest), bytes.length)
   assert.equal(await readHandle(cache.blobs), bytes.toString())

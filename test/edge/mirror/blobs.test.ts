@@ -187,6 +187,19 @@ test('nor does one that was refused, and asks again while another begins', async
   assert.equal(cache.blobs.link(one, digest), undefined)
 })
 
+test('what a fill of another repository left is given to none that lacks the blob, even if it is all there', async (t) => {
+  const { upstream, cache, blobs } = await startWorld(t)
+  const digest = upstream.addBlob(two.repository, content)
+  upstream.addBlob(one.repository, Buffer.from('something else'))
+  const { sink } = await cache.blobs.openSink(digest)
+  await sink.write(content, 0)
+  await sink.saveProgress?.({ size: content.length, held: [{ start: 0, end: content.length }] })
+  await sink.close()
+  await assert.rejects(blobs.open(one, digest, {}), isAbsent)
+  assert.equal(cache.blobs.link(one, digest), undefined)
+  assert.ok((await read(await blobs.open(two, digest, {}))).equals(content))
+})
+
 test('a blob that could not get its name is fetched again, by a repository that has its link', async (t) => {
   let fails = true
   const { upstream, cache, blobs } = await startWorld(t, {

@@ -80,8 +80,9 @@ test('repositories that fetch one digest at once are all held afterwards', async
     names.map((name) => getBlob(edge.mirrorClient(), `hub/${name}`, digest)),
   )
   for (const { body } of answers) assert.ok(body.equals(content))
-  await waitFor('the end of all fills', async () => {
-    return (await edge.metric('outport_edge_fills_running')) === 0
+  await waitFor('all fills to be stored', () => {
+    const stored = edge.log.filter(({ msg, reason }) => msg === 'fill done' && reason === 'stored')
+    return stored.length === names.length
   })
   await upstream.down()
   for (const name of names) {
