@@ -37,6 +37,8 @@ export interface TagEntry {
   readonly digest: Digest
   /** Epoch ms of the upstream's last answer. */
   readonly checkedAt: number
+  /** The project's id at the primary: a name that is made again has other tags. */
+  readonly project?: number
 }
 
 /**

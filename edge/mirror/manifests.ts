@@ -120,10 +120,20 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       await remember(() => index.removeTag(origin, tag))
       return undefined
     }
-    await remember(() => index.putTag(origin, tag, { digest: manifest.digest, checkedAt: now() }))
+    const { project } = origin
+    const entry = {
+      digest: manifest.digest,
+      checkedAt: now(),
+      ...(project !== undefined && { project }),
+    }
+    await remember(() => index.putTag(origin, tag, entry))
     return manifest.digest
   }
 
+  const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
+    const known = index.tag(origin, tag)
+    return known?.project === origin.project ? known : undefined
+  }
   const ageOf = (known: TagEntry | undefined): number =>
     known === undefined ? Infinity : now() - known.checkedAt
   // A negative age is a clock that was set back: it says nothing about the tag.
@@ -134,11 +144,11 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     get,
     known(origin, reference) {
       if (reference.kind === 'digest') return inMemory(origin, reference.digest)
-      const known = index.tag(origin, reference.tag)
+      const known = tagOf(origin, reference.tag)
       return known && isFresh(ageOf(known), origin) ? inMemory(origin, known.digest) : undefined
     },
     async resolve(origin, tag, request) {
-      const known = index.tag(origin, tag)
+      const known = tagOf(origin, tag)
       const ageMs = ageOf(known)
       if (known !== undefined && isFresh(ageMs, origin)) {
         return { digest: known.digest, staleMs: undefined }

@@ -4,7 +4,7 @@ import type { CacheIndex, Origin } from '../../../edge/cache/cache-index.ts'
 import { createMemoryCache } from '../../../edge/cache/memory.ts'
 import { createManifests, type Manifests } from '../../../edge/mirror/manifests.ts'
 import { mediaTypes } from '../../../shared/oci/media-types.ts'
-import { parseRepositoryName } from '../../../shared/oci/reference.ts'
+import { isTag, parseRepositoryName } from '../../../shared/oci/reference.ts'
 import type { UpstreamClient } from '../../../shared/upstream/fetch.ts'
 import { createUpstreamClient } from '../../../shared/upstream/client.ts'
 import { createRegistries } from '../../../shared/upstream/registries.ts'
@@ -24,13 +24,17 @@ function clientOf(t: TestContext, { url }: Upstream): UpstreamClient {
   return client
 }
 
-function manifestsOf({ index, blobs }: TestCache, client: UpstreamClient): Manifests {
+function manifestsOf(
+  { index, blobs }: TestCache,
+  client: UpstreamClient,
+  { tagTtlMs = 0 }: { tagTtlMs?: number } = {},
+): Manifests {
   return createManifests({
     index,
     blobs,
     memory: createMemoryCache(4096),
     client: () => client,
-    tagTtlMs: () => 0,
+    tagTtlMs: () => tagTtlMs,
     now: Date.now,
     onDiskFailed: (error) => assert.fail(String(error)),
   })
@@ -75,4 +79,26 @@ test('a link without its manifest leads to the upstream', async (t) => {
   const manifests = manifestsOf(cache, clientOf(t, upstream))
   assert.equal((await manifests.get(origin, digest))?.source, 'upstream')
   assert.equal((await manifests.get(origin, digest))?.source, 'memory')
+})
+
+test('a tag of a name that was made again in another project is asked for again', async (t) => {
+  const upstream = await startUpstream()
+  t.after(() => upstream.close())
+  const tag = 'v1'
+  assert.ok(isTag(tag))
+  const cache = await openTestCache(await tempFolder(t))
+  t.after(() => cache.close())
+  const manifests = manifestsOf(cache, clientOf(t, upstream), { tagTtlMs: 3_600_000 })
+  const [before, after] = [
+    { ...origin, project: 1 },
+    { ...origin, project: 2 },
+  ]
+  const old = upstream.addManifest(origin.repository, document, { tag })
+  assert.equal((await manifests.resolve(before, tag))?.digest, old)
+  const annotations = { made: 'again' }
+  const now = upstream.addManifest(origin.repository, { ...document, annotations }, { tag })
+  assert.equal((await manifests.resolve(before, tag))?.digest, old, 'within its TTL')
+  assert.equal(manifests.known(after, { kind: 'tag', tag }), undefined)
+  assert.equal((await manifests.resolve(after, tag))?.digest, now)
+  assert.equal(manifests.known(after, { kind: 'tag', tag })?.digest, now)
 })
