@@ -1,3 +1,4 @@
+import { read as readDescriptor } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { LRUCache } from 'lru-cache'
 
@@ -25,6 +26,7 @@ export interface OpenFiles {
 interface OpenFile {
   readonly handle: FileHandle
   readonly size: number
+  /** And reads in flight. */
   readers: number
   forgotten: boolean
 }
@@ -97,16 +99,34 @@ function createReader(file: OpenFile): FileReader {
   return {
     size: file.size,
     identity: file,
-    async read(buffer, offset) {
-      return (await file.handle.read(buffer, 0, buffer.length, offset)).bytesRead
-    },
+    read: (buffer, offset) => readFrom(file, buffer, offset),
     async close() {
       if (!open) return
       open = false
-      file.readers--
-      if (file.forgotten && file.readers === 0) await file.handle.close()
+      await leave(file)
     },
   }
+}
+
+/**
+ * By the descriptor: the handle's own `read` costs some promises more for each chunk. It would also keep the
+ * file open until the read has ended, so that the descriptor cannot become another file's: here the read counts
+ * as a reader.
+ */
+function readFrom(file: OpenFile, buffer: Buffer, offset: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    readDescriptor(file.handle.fd, buffer, 0, buffer.length, offset, (error, count) => {
+      leave(file).catch(() => undefined)
+      if (error === null) resolve(count)
+      else reject(error)
+    })
+    file.readers++
+  })
+}
+
+async function leave(file: OpenFile): Promise<void> {
+  file.readers--
+  if (file.forgotten && file.readers === 0) await file.handle.close()
 }
 
 function closeQuietly(handle: FileHandle): void {

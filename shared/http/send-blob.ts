@@ -16,6 +16,7 @@ import {
   tlsBufferBytes,
   type SendPoolStats,
 } from './send-pool.ts'
+import { createWriteTurns } from './write-turns.ts'
 
 /** A blob and what a response says of it. */
 export type BlobToSend = BlobHead & ({ readonly handle: BodySource } | { readonly bytes: Buffer })
@@ -60,10 +61,14 @@ export interface BlobSender {
   stats(): SendPoolStats & { readonly transfers: number }
 }
 
+/** A small part of a millisecond's writing; and a burst of requests holds bodies up for a few milliseconds. */
+const turnLimits = { bytesPerTurn: 256 * 1024, maxYields: 8 }
+
 /** @param maxBufferBytes what the buffers of all transfers may take together */
 export function createBlobSender({ maxBufferBytes }: { maxBufferBytes: number }): BlobSender {
   const pool = createSendPool(maxBufferBytes, () => shared.reclaim())
   const shared = createSharedChunks(pool)
+  const turns = createWriteTurns(turnLimits)
   let transfers = 0
 
   const sendPart = async (
@@ -78,10 +83,13 @@ export function createBlobSender({ maxBufferBytes }: { maxBufferBytes: number })
     }
     const bufferBytes = 'encrypted' in recordOf(request).socket ? tlsBufferBytes : plainBufferBytes
     transfers++
+    const leave = turns.enter()
     try {
-      return await sendBody(response, { source, start, end, pool, shared, bufferBytes, writeHead })
+      const part = { source, start, end, pool, shared, turns, bufferBytes, writeHead }
+      return await sendBody(response, part)
     } finally {
       transfers--
+      leave()
     }
   }
 

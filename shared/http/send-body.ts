@@ -7,6 +7,7 @@ import {
   type SendPool,
 } from './send-pool.ts'
 import type { ChunkReader, SharedChunks, SharedPiece } from './shared-chunks.ts'
+import type { WriteTurns } from './write-turns.ts'
 
 /** Bytes that belong to somebody else: read them, change nothing, release once. */
 export interface Lent {
@@ -49,13 +50,14 @@ export interface BodyToSend {
   readonly end: number
   readonly pool: SendPool
   readonly shared: SharedChunks
+  readonly turns: WriteTurns
   /** The size of buffer that suits the connection. */
   readonly bufferBytes: BufferBytes
   /** Calls `writeHead`; not called when the source fails first. */
   readonly writeHead: () => void
 }
 
-/** The head leaves without the first bytes when these take longer. */
+/** The head leaves without the first bytes when these take longer: it costs a write of its own. */
 const headDelayMs = 2
 /** A write that took longer makes a client slow, and so many bytes in so short a time make it fast again. */
 const slowWriteMs = 100
@@ -68,23 +70,23 @@ const fastAgain = { bytes: 4 * 1024 * 1024, ms: 200 }
  * @throws what the source throws, as long as no head was written: the caller may still answer something else
  */
 export async function sendBody(response: ServerResponse, body: BodyToSend): Promise<SentBody> {
-  const client = watchClient(response)
+  const client = watchClient(response, body.turns)
   const pace = createPace()
   const chunks = openChunks(body, pace)
   const total = body.end - body.start
   let bytes = 0
   try {
     const first = client.orGone(chunks.next(), releaseChunk)
-    const late = await isLate(first, headDelayMs)
+    const late = await isLate(first, body.turns.isBusy() ? waitTurn : waitForBytes)
     if (client.isGone()) return { bytes, outcome: 'aborted' }
     body.writeHead()
-    if (late) response.flushHeaders()
+    if (late || body.turns.isBusy()) response.flushHeaders()
     let chunk = await first
     while (chunk !== undefined) {
       chunks.readAhead()
-      const startedAt = performance.now()
-      if (!(await client.write(chunk, bytes + chunk.bytes.length === total))) break
-      pace.wrote(chunk.bytes.length, performance.now() - startedAt)
+      const ms = await client.write(chunk, bytes + chunk.bytes.length === total)
+      if (ms === undefined) break
+      pace.wrote(chunk.bytes.length, ms)
       bytes += chunk.bytes.length
       if (bytes === total) return { bytes, outcome: 'complete' }
       chunk = await client.orGone(chunks.next(), releaseChunk)
@@ -237,17 +239,18 @@ function joinShared({ source, start, end, shared }: BodyToSend): ChunkReader | u
 interface Client {
   isGone(): boolean
   /**
-   * Writes, and after the last chunk ends the response; then releases the chunk. False when the client went
-   * away, which node's own callbacks mostly do not say.
+   * Writes when it is its turn, and after the last chunk ends the response; then releases the chunk.
+   * @returns the milliseconds that the client took; undefined when it went away, which node's own callbacks
+   * mostly do not say
    */
-  write(chunk: Chunk, last: boolean): Promise<boolean>
+  write(chunk: Chunk, last: boolean): Promise<number | undefined>
   /** What the promise brings, or undefined when the client went away first: it is then given to `drop`. */
   orGone<T>(promise: Promise<T>, drop: (value: T) => void): Promise<T | undefined>
   unwatch(): void
 }
 
 /** Tells when a client goes away. One thing is waited for at a time. */
-function watchClient(response: ServerResponse): Client {
+function watchClient(response: ServerResponse, turns: WriteTurns): Client {
   let gone = response.destroyed
   let onGone = ignore
   const close = (): void => {
@@ -258,6 +261,16 @@ function watchClient(response: ServerResponse): Client {
   // A write that meets a response destroyed a moment ago emits an error, which would end the process.
   response.on('error', ignore)
 
+  /** Resolves too when the client goes away first. */
+  const myTurn = (bytes: number): Promise<void> =>
+    new Promise((resolve) => {
+      const withdraw = gone ? resolve() : turns.take(bytes, resolve)
+      if (withdraw === undefined) return
+      onGone = () => {
+        withdraw()
+        resolve()
+      }
+    })
   const settled = (send: (done: (error?: Error | null) => void) => void): Promise<boolean> =>
     new Promise((resolve) => {
       onGone = () => resolve(false)
@@ -267,13 +280,19 @@ function watchClient(response: ServerResponse): Client {
   return {
     isGone: () => gone,
     async write(chunk, last) {
+      await myTurn(chunk.bytes.length)
+      if (gone) {
+        chunk.release()
+        return undefined
+      }
+      const startedAt = performance.now()
       const sent = await settled((done) => {
         if (last) response.end(chunk.bytes, done)
         else response.write(chunk.bytes, done)
       })
       if (sent) chunk.release()
       else chunk.lose()
-      return sent
+      return sent ? performance.now() - startedAt : undefined
     },
     orGone: (promise, drop) =>
       new Promise((resolve) => {
@@ -318,17 +337,29 @@ function createPace(): Pace {
   }
 }
 
-/** Whether a promise takes longer than `ms`. */
-async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, ms, true)
-  })
+/** Whether a promise takes longer than a wait, which returns how to end it. */
+async function isLate(
+  promise: Promise<unknown>,
+  wait: (done: () => void) => () => void,
+): Promise<boolean> {
+  const { promise: late, resolve } = Promise.withResolvers<boolean>()
+  const end = wait(() => resolve(true))
   try {
     return await Promise.race([promise.then(() => false), late])
   } finally {
-    clearTimeout(timer)
+    end()
   }
+}
+
+function waitForBytes(done: () => void): () => void {
+  const timer = setTimeout(done, headDelayMs)
+  return () => clearTimeout(timer)
+}
+
+/** While others write, bytes that are here wait too. */
+function waitTurn(done: () => void): () => void {
+  const immediate = setImmediate(done)
+  return () => clearImmediate(immediate)
 }
 
 function releaseChunk(chunk: Chunk): void {

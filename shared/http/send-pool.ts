@@ -4,9 +4,12 @@ const kib = 1024
 export const smallBufferBytes = 64 * kib
 /** Under TLS a write is copied whole by the encryption: larger ones cost memory and page faults. */
 export const tlsBufferBytes = 256 * kib
-export const plainBufferBytes = 1024 * kib
+/** A blob of that size at most should not hold a buffer of the largest. */
+const middleBufferBytes = 1024 * kib
+/** Larger ones cost less CPU still, but then few transfers would have all of the pool. */
+export const plainBufferBytes = 2048 * kib
 
-const sizes = [smallBufferBytes, tlsBufferBytes, plainBufferBytes] as const
+const sizes = [smallBufferBytes, tlsBufferBytes, middleBufferBytes, plainBufferBytes] as const
 export type BufferBytes = (typeof sizes)[number]
 
 export interface SendPoolStats {

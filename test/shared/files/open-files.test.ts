@@ -39,6 +39,21 @@ test('readers share one descriptor, and a forgotten file is read to the end and 
   files.close()
 })
 
+test('a read in flight keeps a file open that is forgotten and has no reader left', async (t) => {
+  const path = join(await folder(t), 'a')
+  await writeFile(path, 'old')
+  const files = createOpenFiles(8)
+  const before = await openDescriptors()
+  const reader = await files.open(path)
+  const reading = readText(reader)
+  files.forget(path)
+  await reader?.close()
+  assert.equal(await reading, 'old')
+  while ((await openDescriptors()) > before) await new Promise(setImmediate)
+  await assert.rejects(readText(reader))
+  files.close()
+})
+
 test('no more than the bound stay open, and none is left after close', async (t) => {
   const root = await folder(t)
   const files = createOpenFiles(3)
