@@ -12,9 +12,9 @@ import { formatReference, type Reference, type RepositoryName } from '../../shar
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { Registries, RegistryEntry } from '../../shared/upstream/registries.ts'
-import type { Authorise } from '../access/authorise.ts'
+import type { Authorise, PullGrant } from '../access/authorise.ts'
 import type { Origin } from '../cache/cache-index.ts'
-import type { Blobs, OpenedBlob } from './blobs.ts'
+import type { Blobs } from './blobs.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import { refusalOf } from './refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
@@ -80,23 +80,28 @@ interface Asked {
   /** As the client calls it: with the upstream's prefix, without the default namespace. */
   readonly repository: RepositoryName
   readonly query: URLSearchParams
+}
+
+/** One whose answer is not in memory. */
+interface Asking extends Asked {
   readonly upstreamRequest: UpstreamRequest
 }
 
-async function answer(
+interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly readUrl: OciUrlReader
+  readonly choose: (parsed: OciTarget) => Target
+}
+
+/**
+ * Answers what is known in the turn of the loop that brought the request, and without a promise: most are hits, and
+ * that is half of what they cost. Of everything else it asks.
+ */
+function answer(
   deps: MirrorDeps,
-  {
-    request,
-    response,
-    readUrl,
-    choose,
-  }: {
-    readonly request: IncomingMessage
-    readonly response: ServerResponse
-    readonly readUrl: OciUrlReader
-    readonly choose: (parsed: OciTarget) => Target
-  },
-): Promise<void> {
+  { request, response, readUrl, choose }: Exchange,
+): Promise<void> | undefined {
   const record = recordOf(request)
   const { method } = request
   const { listener } = deps
@@ -106,48 +111,75 @@ async function answer(
   if (parsed === undefined)
     throw new OciError('UNSUPPORTED', 'there is no such endpoint under /v2/', { status: 404 })
   const { authorise } = listener
-  const credential = {
-    authorization: request.headers.authorization,
-    connection: record.socket,
-  }
+  const credential = { authorization: request.headers.authorization, connection: record.socket }
   const caller = () => ({
     ...credential,
     address: clientAddressOf(request),
     requestId: record.id,
   })
   if (parsed.path.kind === 'ping') {
-    await authorise.ping(caller())
-    sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
-    return
+    return authorise.ping(caller()).then(() => {
+      sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
+    })
   }
   const target = choose(parsed)
-  if (
-    !('repository' in target.path) ||
-    target.path.kind === 'uploads' ||
-    target.path.kind === 'upload'
-  ) {
-    throw target.path.kind === 'catalog'
-      ? new OciError('UNSUPPORTED', 'an edge has no catalog: ask the registry itself', {
-          status: 404,
-        })
-      : refusePush(listener.pushUrl)
-  }
-  const { repository } = target.path
+  const repository = repositoryOf(target, listener)
   const wanted = { entry: target.upstream, repository }
-  // What is known is not waited for: most answers are written in the turn of the loop that brought the request.
-  const { project } =
-    authorise.known(credential, wanted) ?? (await authorise.pull(caller(), wanted))
-  const asked: Asked = {
+  const askedBy = ({ project }: PullGrant): Asked => ({
     request,
     response,
     target,
     origin: { upstream: target.upstream.id, repository, project },
     repository: 'repository' in parsed.path ? parsed.path.repository : repository,
     query: parsed.query,
-    upstreamRequest: new RequestToUpstream(record.id, response),
+  })
+  const grant = authorise.known(credential, wanted)
+  if (grant === undefined) {
+    return authorise.pull(caller(), wanted).then((given) => askAndAnswer(deps, askedBy(given)))
   }
+  const asked = askedBy(grant)
+  return answerKnown(deps, asked) ? undefined : askAndAnswer(deps, asked)
+}
+
+/** @throws OciError for what an edge does not have */
+function repositoryOf({ path }: Target, { pushUrl }: MirrorListener): RepositoryName {
+  if (path.kind === 'catalog') {
+    throw new OciError('UNSUPPORTED', 'an edge has no catalog: ask the registry itself', {
+      status: 404,
+    })
+  }
+  if (!('repository' in path) || path.kind === 'uploads' || path.kind === 'upload')
+    throw refusePush(pushUrl)
+  return path.repository
+}
+
+/** Answers what is in memory. @returns whether it was */
+function answerKnown(deps: MirrorDeps, asked: Asked): boolean {
+  const { origin, target } = asked
+  const { path } = target
+  if (path.kind === 'manifest' && path.reference !== undefined) {
+    const manifest = deps.manifests.known(origin, path.reference)
+    if (manifest === undefined) return false
+    sendManifest(deps, asked, { manifest, reference: path.reference })
+    return true
+  }
+  if (path.kind === 'blob' && path.digest !== undefined) {
+    const blob = deps.blobs.known(origin, path.digest)
+    if (blob === undefined) return false
+    sendBytes(deps, asked, { digest: path.digest, bytes: blob.bytes })
+    return true
+  }
+  return false
+}
+
+async function askAndAnswer(deps: MirrorDeps, asked: Asked): Promise<void> {
+  const { request, response, target } = asked
+  const record = recordOf(request)
   try {
-    await dispatch(deps, asked)
+    await dispatch(deps, {
+      ...asked,
+      upstreamRequest: new RequestToUpstream(record.id, response),
+    })
   } catch (error) {
     if (!(error instanceof SourceError)) throw error
     record.fields = { upstream: target.upstream.id, reason: error.message }
@@ -187,16 +219,16 @@ class RequestToUpstream implements UpstreamRequest {
   }
 }
 
-async function dispatch(deps: MirrorDeps, asked: Asked): Promise<void> {
+async function dispatch(deps: MirrorDeps, asked: Asking): Promise<void> {
   const { path } = asked.target
   switch (path.kind) {
     case 'manifest':
       if (path.reference === undefined) throw unknownManifest(path.text)
-      return sendManifest(deps, asked, path.reference)
+      return findAndSendManifest(deps, asked, path.reference)
     case 'blob':
       if (path.digest === undefined)
         throw new OciError('DIGEST_INVALID', 'the digest in the path is not one')
-      return sendBlob(deps, asked, path.digest)
+      return openAndSendBlob(deps, asked, path.digest)
     case 'tags':
       return sendTags(deps, asked)
     case 'referrers':
@@ -211,39 +243,22 @@ async function dispatch(deps: MirrorDeps, asked: Asked): Promise<void> {
   }
 }
 
-async function sendManifest(deps: MirrorDeps, asked: Asked, reference: Reference): Promise<void> {
-  const { manifests, sender } = deps
-  const { origin, request, response } = asked
-  const manifest: FoundManifest | undefined =
-    manifests.known(origin, reference) ?? (await findManifest(manifests, asked, reference))
-  if (manifest === undefined) throw unknownManifest(formatReference(reference))
-  if (
-    reference.kind === 'tag' &&
-    isIndexMediaType(manifest.mediaType) &&
-    !acceptsIndex(request.headers.accept)
-  ) {
-    throw new OciError(
-      'MANIFEST_UNKNOWN',
-      'the tag names an index, and the Accept header names no type of index',
-    )
-  }
-  noteManifest(request, manifest, asked.target.upstream.id)
-  const sent = await sender.send(request, response, {
-    bytes: manifest.bytes,
-    digest: manifest.digest,
-    contentType: manifest.mediaType,
-    ...(reference.kind === 'tag' && { cacheControl: 'no-cache' }),
-    headers: { ...commonHeaders(asked), ...staleHeaders(manifest.staleMs) },
-  })
-  deps.onServed(manifest.source === 'upstream' ? 'fill' : 'hit', sent.bytes)
-}
-
 /** A manifest that is answered, though a tag's upstream may not have confirmed it. */
 type FoundManifest = HeldManifest & { readonly staleMs?: number | undefined }
 
+async function findAndSendManifest(
+  deps: MirrorDeps,
+  asked: Asking,
+  reference: Reference,
+): Promise<void> {
+  const manifest = await findManifest(deps.manifests, asked, reference)
+  if (manifest === undefined) throw unknownManifest(formatReference(reference))
+  sendManifest(deps, asked, { manifest, reference })
+}
+
 async function findManifest(
   manifests: Manifests,
-  { origin, upstreamRequest }: Asked,
+  { origin, upstreamRequest }: Asking,
   reference: Reference,
 ): Promise<FoundManifest | undefined> {
   if (reference.kind === 'digest') return manifests.get(origin, reference.digest, upstreamRequest)
@@ -252,38 +267,72 @@ async function findManifest(
   return manifest && { ...manifest, staleMs: resolved.staleMs }
 }
 
-async function sendBlob(deps: MirrorDeps, asked: Asked, digest: Digest): Promise<void> {
+/** @throws OciError when the client's `Accept` has no word for what a tag names */
+function sendManifest(
+  { sender, onServed }: MirrorDeps,
+  asked: Asked,
+  { manifest, reference }: { readonly manifest: FoundManifest; readonly reference: Reference },
+): void {
+  const { request, response, target } = asked
+  const isTag = reference.kind === 'tag'
+  if (isTag && isIndexMediaType(manifest.mediaType) && !acceptsIndex(request.headers.accept)) {
+    throw new OciError(
+      'MANIFEST_UNKNOWN',
+      'the tag names an index, and the Accept header names no type of index',
+    )
+  }
+  noteManifest(request, manifest, target.upstream.id)
+  const blob = {
+    bytes: manifest.bytes,
+    digest: manifest.digest,
+    contentType: manifest.mediaType,
+    ...(isTag && { cacheControl: 'no-cache' }),
+    headers: { ...commonHeaders(asked), ...staleHeaders(manifest.staleMs) },
+  }
+  sender.sendBytes(request, response, blob, ({ bytes }) =>
+    onServed(manifest.source === 'upstream' ? 'fill' : 'hit', bytes),
+  )
+}
+
+async function openAndSendBlob(deps: MirrorDeps, asked: Asking, digest: Digest): Promise<void> {
   const { blobs, sender } = deps
   const { origin, upstreamRequest, request, response } = asked
+  const headers = commonHeaders(asked)
   if (request.method === 'HEAD') {
-    const size =
-      blobs.known(origin, digest)?.bytes.length ??
-      (await blobs.size(origin, digest, upstreamRequest))
+    const size = await blobs.size(origin, digest, upstreamRequest)
     if (size === undefined) throw unknownBlob(digest)
-    await sender.send(request, response, {
-      digest,
-      handle: sizeOnly(size),
-      headers: commonHeaders(asked),
-    })
+    await sender.send(request, response, { digest, handle: sizeOnly(size), headers })
     return
   }
-  const opened = blobs.known(origin, digest) ?? (await blobs.open(origin, digest, upstreamRequest))
-  noteBlob(request, opened, asked.target.upstream.id)
+  const opened = await blobs.open(origin, digest, upstreamRequest)
+  if (opened.kind === 'memory') return sendBytes(deps, asked, { digest, bytes: opened.bytes })
+  const { kind, handle } = opened
+  const record = recordOf(request)
+  record.cache = kind === 'fill' ? 'fill' : 'hit'
+  record.source = kind === 'fill' ? asked.target.upstream.id : kind
   try {
-    const body = opened.kind === 'memory' ? { bytes: opened.bytes } : { handle: opened.handle }
-    const sent = await sender.send(request, response, {
-      ...body,
-      digest,
-      headers: commonHeaders(asked),
-    })
-    deps.onServed(opened.kind === 'fill' ? 'fill' : 'hit', sent.bytes)
-    return
+    const sent = await sender.send(request, response, { digest, handle, headers })
+    deps.onServed(record.cache, sent.bytes)
   } finally {
-    if (opened.kind !== 'memory') await opened.handle.close()
+    await handle.close()
   }
 }
 
-async function sendTags(deps: MirrorDeps, asked: Asked): Promise<void> {
+/** A blob that is in memory; the answer to a HEAD too. */
+function sendBytes(
+  { sender, onServed }: MirrorDeps,
+  asked: Asked,
+  blob: { readonly digest: Digest; readonly bytes: Buffer },
+): void {
+  const { request, response } = asked
+  const record = recordOf(request)
+  record.cache = 'hit'
+  record.source = 'memory'
+  const answer = { ...blob, headers: commonHeaders(asked) }
+  sender.sendBytes(request, response, answer, ({ bytes }) => onServed('hit', bytes))
+}
+
+async function sendTags(deps: MirrorDeps, asked: Asking): Promise<void> {
   const { origin, query, upstreamRequest } = asked
   const n = query.get('n')
   if (n !== null && !/^\d{1,9}$/.test(n)) {
@@ -302,7 +351,7 @@ async function sendTags(deps: MirrorDeps, asked: Asked): Promise<void> {
   sendDocument(asked, head, Buffer.from(body))
 }
 
-async function sendReferrers(deps: MirrorDeps, asked: Asked, subject: Digest): Promise<void> {
+async function sendReferrers(deps: MirrorDeps, asked: Asking, subject: Digest): Promise<void> {
   const { origin, repository, query, upstreamRequest } = asked
   const artifactType = query.get('artifactType') ?? undefined
   const after = query.get('after') ?? undefined
@@ -366,12 +415,6 @@ function noteManifest(request: IncomingMessage, manifest: HeldManifest, upstream
   const record = recordOf(request)
   record.cache = manifest.source === 'upstream' ? 'miss' : 'hit'
   record.source = manifest.source === 'upstream' ? upstream : manifest.source
-}
-
-function noteBlob(request: IncomingMessage, opened: OpenedBlob, upstream: string): void {
-  const record = recordOf(request)
-  record.cache = opened.kind === 'fill' ? 'fill' : 'hit'
-  record.source = opened.kind === 'fill' ? upstream : opened.kind
 }
 
 /** HEAD needs a size and reads nothing. */

@@ -10,12 +10,22 @@ const freshGraceMs = 1000
 
 interface Connection {
   readonly socket: Socket
-  readonly running: Set<Exchange>
+  /** More than one only where a client pipelines. */
+  readonly running: Exchange[]
   /** No request has come over it yet: one may be on its way. */
   isFresh: boolean
   /** Bytes when its last request was over; the next one's headers are read before we see it. */
   receivedBefore: number
   sentBefore: number
+  /** When its last request was over, on the clock of `performance.now()`. */
+  idleSince: number
+}
+
+/** What a request that is over took. */
+export interface Finished {
+  readonly milliseconds: number
+  readonly receivedBytes: number
+  readonly sentBytes: number
 }
 
 /** A request that is being answered. A class, because one is made for each request, with all of its functions. */
@@ -34,16 +44,6 @@ export class Exchange implements Transfer {
     this.request = request
     this.response = response
     this.connection = connection
-  }
-
-  /** Of this request alone. */
-  receivedBytes(): number {
-    return this.connection.socket.bytesRead - this.connection.receivedBefore
-  }
-
-  /** Of this request alone. */
-  sentBytes(): number {
-    return this.connection.socket.bytesWritten - this.connection.sentBefore
   }
 
   movedBytes(): number {
@@ -80,12 +80,13 @@ export class Connections {
   }
 
   #track(socket: Socket): Connection {
-    const connection = {
+    const connection: Connection = {
       socket,
-      running: new Set<Exchange>(),
+      running: [],
       isFresh: true,
       receivedBefore: 0,
       sentBefore: 0,
+      idleSince: Infinity,
     }
     this.#connections.set(socket, connection)
     socket.once('close', () => this.#connections.delete(socket))
@@ -104,27 +105,45 @@ export class Connections {
     const connection = this.#connections.get(socket) ?? this.#track(socket)
     const exchange = new Exchange({ record, request, response }, connection)
     connection.isFresh = false
-    connection.running.add(exchange)
+    connection.running.push(exchange)
     if (this.#isDraining) response.shouldKeepAlive = false
     return exchange
   }
 
   /** Forgets a request whose response is over. */
-  end(exchange: Exchange): void {
-    const { connection } = exchange
-    const { socket } = connection
-    connection.running.delete(exchange)
+  end(exchange: Exchange): Finished {
+    const { connection, startedAt } = exchange
+    const { socket, running, receivedBefore, sentBefore } = connection
+    if (running.length === 1) running.pop()
+    else running.splice(running.indexOf(exchange), 1)
     connection.receivedBefore = socket.bytesRead
     connection.sentBefore = socket.bytesWritten
+    connection.idleSince = performance.now()
     // What is left of the body would be read without anybody watching.
     if (!exchange.request.complete) socket.destroySoon()
     // The response may have promised to keep the connection before the drain began.
     if (this.#isDraining) setImmediate(() => this.#closeIdle())
+    return {
+      milliseconds: connection.idleSince - startedAt,
+      receivedBytes: connection.receivedBefore - receivedBefore,
+      sentBytes: connection.sentBefore - sentBefore,
+    }
+  }
+
+  /** Closes connections over which no request has come for so long. */
+  expire(keepAliveMs: number): void {
+    const before = performance.now() - keepAliveMs
+    for (const connection of this.#connections.values()) {
+      const { socket, idleSince, receivedBefore } = connection
+      // The next request's first bytes may have come.
+      const isWaiting = idleSince < before && socket.bytesRead === receivedBefore
+      if (isWaiting && this.#isIdle(connection)) socket.destroySoon()
+    }
   }
 
   /** Requests of one connection. */
   runningOn(socket: Socket): readonly Exchange[] {
-    return [...(this.#connections.get(socket)?.running ?? [])]
+    return this.#connections.get(socket)?.running ?? []
   }
 
   /**
@@ -171,7 +190,7 @@ export class Connections {
 
   #isIdle({ socket, running, isFresh }: Connection): boolean {
     const carriesRequests = !('setSecureContext' in this.#server) || 'encrypted' in socket
-    if (!carriesRequests || running.size > 0 || (isFresh && this.#sparesFresh)) return false
+    if (!carriesRequests || running.length > 0 || (isFresh && this.#sparesFresh)) return false
     return socket.writableLength === 0
   }
 }

@@ -58,6 +58,16 @@ export interface BlobSender {
    * @throws what the source throws before anything was sent: the caller may still answer something else
    */
   send(request: IncomingMessage, response: ServerResponse, blob: BlobToSend): Promise<SendResult>
+  /**
+   * As `send`, for bytes that are in memory: the answer is written when this returns.
+   * @param onClosed called once, when the connection took the body or the client went away
+   */
+  sendBytes(
+    request: IncomingMessage,
+    response: ServerResponse,
+    blob: BlobHead & { readonly bytes: Buffer },
+    onClosed: (result: SendResult) => void,
+  ): void
   stats(): SendPoolStats & { readonly transfers: number }
 }
 
@@ -96,21 +106,34 @@ export function createBlobSender({ maxBufferBytes }: { maxBufferBytes: number })
   return {
     async send(request, response, blob) {
       const answer = answerTo(request, blob)
-      const { status } = answer
-      if ('source' in answer)
-        return { status, ...(await sendPart(request, response, answer, blob.beforeHead)) }
-      blob.beforeHead?.()
-      response.writeHead(status, answer.head)
-      const sent = await endBody(response, answer.body)
-      return 'X-Accel-Redirect' in answer.head
-        ? { status, ...sent, outcome: 'accel' }
-        : { status, ...sent }
+      if ('source' in answer) {
+        const sent = await sendPart(request, response, answer, blob.beforeHead)
+        return { status: answer.status, ...sent }
+      }
+      return new Promise((resolve) => sendReady(response, answer, blob.beforeHead, resolve))
+    },
+    sendBytes(request, response, blob, onClosed) {
+      sendReady(response, answerTo(request, blob), blob.beforeHead, onClosed)
     },
     stats() {
       const { aliveBytes, freeBytes } = pool.stats()
       return { aliveBytes, freeBytes: freeBytes + shared.idleBytes(), transfers }
     },
   }
+}
+
+function sendReady(
+  response: ServerResponse,
+  { status, head, body }: ReadyAnswer,
+  beforeHead: BlobHead['beforeHead'],
+  onClosed: (result: SendResult) => void,
+): void {
+  beforeHead?.()
+  response.writeHead(status, head)
+  endBody(response, body, (sent) => {
+    const outcome = 'X-Accel-Redirect' in head ? 'accel' : sent.outcome
+    onClosed({ status, bytes: sent.bytes, outcome })
+  })
 }
 
 interface PartAnswer {
@@ -131,6 +154,8 @@ interface ReadyAnswer {
 const immutable = 'private, max-age=31536000, immutable'
 
 /** What to answer, from the request's method and conditions. */
+function answerTo(request: IncomingMessage, blob: BlobHead & { bytes: Buffer }): ReadyAnswer
+function answerTo(request: IncomingMessage, blob: BlobToSend): PartAnswer | ReadyAnswer
 function answerTo(request: IncomingMessage, blob: BlobToSend): PartAnswer | ReadyAnswer {
   const size = 'bytes' in blob ? blob.bytes.length : blob.handle.size
   const common = commonHead(blob)

@@ -103,24 +103,28 @@ export async function sendBody(response: ServerResponse, body: BodyToSend): Prom
 }
 
 /**
- * Ends a response whose head is written with bytes that are here already, or with none. Resolves when the
- * connection took them, or the client went away.
+ * Ends a response whose head is written with bytes that are here already, or with none.
+ * @param onClosed called once: when the connection took them, or the client went away
  */
-export function endBody(response: ServerResponse, bytes?: Buffer): Promise<SentBody> {
-  return new Promise((resolve) => {
-    const aborted = { bytes: 0, outcome: 'aborted' } as const
-    // An end that meets a destroyed response emits an error, which would end the process.
-    if (response.destroyed) return resolve(aborted)
-    // It comes once, and `once` would wrap it.
-    response.on('close', () => {
-      if (!response.writableFinished) return resolve(aborted)
-      resolve({ bytes: bytes?.length ?? 0, outcome: 'complete' })
-    })
-    if (bytes !== undefined && bytes.length <= stringBytes)
-      response.end(bytes.toString('latin1'), 'latin1')
-    else response.end(bytes)
+export function endBody(
+  response: ServerResponse,
+  bytes: Buffer | undefined,
+  onClosed: (sent: SentBody) => void,
+): void {
+  // An end that meets a destroyed response emits an error, which would end the process.
+  if (response.destroyed) return onClosed(aborted)
+  // It comes once, and `once` would wrap it.
+  response.on('close', () => {
+    onClosed(
+      response.writableFinished ? { bytes: bytes?.length ?? 0, outcome: 'complete' } : aborted,
+    )
   })
+  if (bytes !== undefined && bytes.length <= stringBytes)
+    response.end(bytes.toString('latin1'), 'latin1')
+  else response.end(bytes)
 }
+
+const aborted: SentBody = { bytes: 0, outcome: 'aborted' }
 
 /** Node sends the head, a string, and a body up to this long that is one too in one piece, without a vector of writes. */
 const stringBytes = 8 * 1024

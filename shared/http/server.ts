@@ -46,8 +46,13 @@ export interface HttpServerOptions {
   readonly tlsWatchMs?: number
 }
 
-/** Answers one request to the distribution API; what it throws is answered as what a route throws. */
-export type RegistryHandler = (request: IncomingMessage, response: ServerResponse) => Promise<void>
+/**
+ * Answers one request to the distribution API, at once or later; what it throws is answered as what a route throws.
+ */
+export type RegistryHandler = (
+  request: IncomingMessage,
+  response: ServerResponse,
+) => Promise<void> | undefined
 
 /** A server that rooms register their routes at. Whoever made it drains it. */
 export interface HttpServer {
@@ -112,6 +117,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
         })
   const connections = new Connections(server)
   const watchdog = new Watchdog(connections, timeouts)
+  let expiry: NodeJS.Timeout | undefined
   const context: AppContext = { options, connections, drain, registry: undefined }
   const app = createApp(server, context)
   const tlsWatch =
@@ -131,12 +137,15 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
         options.log.error({ err, listener: options.name }, 'could not accept'),
       )
       watchdog.start()
+      const expiryMs = Math.max(20, Math.min(5000, timeouts.keep_alive / 4))
+      expiry = setInterval(() => connections.expire(timeouts.keep_alive), expiryMs).unref()
       return url
     },
     async drain(deadlineMs) {
       // One that never listened has no connections, and Node closes it like any other.
       await connections.drain(deadlineMs)
       watchdog.stop()
+      clearInterval(expiry)
       tlsWatch?.close()
       await app.close()
     },
@@ -149,7 +158,8 @@ function nodeServerOptions(timeouts: ServerTimeouts, limits: ServerLimits): http
     // Counts to the end of the body, and so kills every large push over a thin link; the watchdog replaces it.
     requestTimeout: 0,
     headersTimeout: timeouts.headers,
-    keepAliveTimeout: timeouts.keep_alive,
+    // Node would set a timer of its own for each request; one sweep does for all connections.
+    keepAliveTimeout: 0,
     // How often Node looks at the two above.
     connectionsCheckingInterval: Math.min(5000, Math.max(50, timeouts.headers / 4)),
     maxHeaderSize: limits.headers,
@@ -223,17 +233,9 @@ function attachHandler(
     // 'close' comes exactly once, whether the response was finished, cut or never begun.
     response.on('close', () => {
       finishExchange(
-        {
-          record,
-          request,
-          response,
-          milliseconds: performance.now() - exchange.startedAt,
-          receivedBytes: exchange.receivedBytes(),
-          sentBytes: exchange.sentBytes(),
-        },
+        { record, request, response, ...connections.end(exchange) },
         { log, httpMetrics },
       )
-      connections.end(exchange)
     })
     request.url = originForm(request.url ?? '/')
     const { registry } = context
@@ -241,10 +243,14 @@ function attachHandler(
       handler(request, response)
       return
     }
-    const answering = isHostless(request)
-      ? Promise.reject(hostless(request))
-      : registry(request, response)
-    answering.catch((error: unknown) => answerError(error, { request, response }, { log, drain }))
+    const fail = (error: unknown): void =>
+      void answerError(error, { request, response }, { log, drain })
+    try {
+      if (isHostless(request)) throw hostless(request)
+      registry(request, response)?.catch(fail)
+    } catch (error) {
+      fail(error)
+    }
   }
   server.on('request', handle)
   server.on('checkContinue', (request, response) => {

@@ -56,7 +56,9 @@ interface Tally {
  * microsecond each, and a hot request takes fifty.
  */
 function createHttpMetrics(registry: Registry): HttpMetrics {
-  const tallies = new Map<string, Tally>()
+  const all: Tally[] = []
+  // By route, method and status: a key of all three would be a new text for each request.
+  const tallies = new Map<string, Map<string, Map<string, Tally>>>()
   let running = 0
   const labelNames = ['route', 'method', 'status'] as const
   const counter = (name: string, help: string, value: (tally: Tally) => number) =>
@@ -67,7 +69,7 @@ function createHttpMetrics(registry: Registry): HttpMetrics {
       registers: [registry],
       collect() {
         this.reset()
-        for (const tally of tallies.values()) this.inc(tally.labels, value(tally))
+        for (const tally of all) this.inc(tally.labels, value(tally))
       },
     })
   counter('outport_http_requests_total', 'Requests answered.', ({ requests }) => requests)
@@ -93,8 +95,9 @@ function createHttpMetrics(registry: Registry): HttpMetrics {
     buckets: secondsBuckets,
   })
   const tallyOf = (route: string, method: string, status: string): Tally => {
-    const key = `${route} ${method} ${status}`
-    const known = tallies.get(key)
+    const ofRoute = tallies.get(route) ?? new Map<string, Map<string, Tally>>()
+    const ofMethod = ofRoute.get(method) ?? new Map<string, Tally>()
+    const known = ofMethod.get(status)
     if (known !== undefined) return known
     const tally = {
       labels: { route, method, status },
@@ -103,7 +106,8 @@ function createHttpMetrics(registry: Registry): HttpMetrics {
       sentBytes: 0,
       observeSeconds: seconds.series({ route, method }),
     }
-    tallies.set(key, tally)
+    tallies.set(route, ofRoute.set(method, ofMethod.set(status, tally)))
+    all.push(tally)
     return tally
   }
   return {
@@ -127,9 +131,11 @@ function methodLabel(method: string): string {
   return methods.has(method) ? method : 'other'
 }
 
+const statusClasses = ['cut', '1xx', '2xx', '3xx', '4xx', '5xx'] as const
+
 /** `2xx`; a response that was cut before its headers counts as `cut`. */
 function statusClass(status: number): string {
-  return status === 0 ? 'cut' : `${Math.floor(status / 100)}xx`
+  return statusClasses[Math.floor(status / 100)] ?? 'other'
 }
 
 /** One number that is looked up when metrics are collected. */
