@@ -12,7 +12,7 @@ import { formatReference, type Reference, type RepositoryName } from '../../shar
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { Registries, RegistryEntry } from '../../shared/upstream/registries.ts'
-import type { Authorise, PullGrant } from '../access/authorise.ts'
+import type { Authorise, EdgeCaller, PullGrant } from '../access/authorise.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { Blobs } from './blobs.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
@@ -72,6 +72,16 @@ function refusePush(pushUrl: string | undefined): OciError {
 }
 
 /** One request, past the choice of its upstream and before its access is decided. */
+interface Wanted {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly target: Target
+  readonly parsed: OciTarget
+  /** As the upstream calls it. */
+  readonly repository: RepositoryName
+}
+
+/** One request that is allowed. */
 interface Asked {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -111,34 +121,48 @@ function answer(
   if (parsed === undefined)
     throw new OciError('UNSUPPORTED', 'there is no such endpoint under /v2/', { status: 404 })
   const { authorise } = listener
-  const credential = { authorization: request.headers.authorization, connection: record.socket }
-  const caller = () => ({
-    ...credential,
-    address: clientAddressOf(request),
-    requestId: record.id,
-  })
   if (parsed.path.kind === 'ping') {
-    return authorise.ping(caller()).then(() => {
+    return authorise.ping(callerOf(request)).then(() => {
       sendDocument({ request, response }, { ...apiVersion, ...jsonType }, emptyObject)
     })
   }
   const target = choose(parsed)
   const repository = repositoryOf(target, listener)
   const wanted = { entry: target.upstream, repository }
-  const askedBy = ({ project }: PullGrant): Asked => ({
+  const asked = { request, response, target, parsed, repository }
+  const credential = { authorization: request.headers.authorization, connection: record.socket }
+  const grant = authorise.known(credential, wanted)
+  if (grant === undefined) {
+    return authorise
+      .pull(callerOf(request), wanted)
+      .then((given) => askAndAnswer(deps, allow(asked, given)))
+  }
+  const allowed = allow(asked, grant)
+  return answerKnown(deps, allowed) ? undefined : askAndAnswer(deps, allowed)
+}
+
+function callerOf(request: IncomingMessage): EdgeCaller {
+  const { id, socket } = recordOf(request)
+  return {
+    authorization: request.headers.authorization,
+    connection: socket,
+    address: clientAddressOf(request),
+    requestId: id,
+  }
+}
+
+function allow(
+  { request, response, target, parsed: { path, query }, repository }: Wanted,
+  { project }: PullGrant,
+): Asked {
+  return {
     request,
     response,
     target,
     origin: { upstream: target.upstream.id, repository, project },
-    repository: 'repository' in parsed.path ? parsed.path.repository : repository,
-    query: parsed.query,
-  })
-  const grant = authorise.known(credential, wanted)
-  if (grant === undefined) {
-    return authorise.pull(caller(), wanted).then((given) => askAndAnswer(deps, askedBy(given)))
+    repository: 'repository' in path ? path.repository : repository,
+    query,
   }
-  const asked = askedBy(grant)
-  return answerKnown(deps, asked) ? undefined : askAndAnswer(deps, asked)
 }
 
 /** @throws OciError for what an edge does not have */

@@ -17,11 +17,11 @@ export class IdentifiedResponse<
 > extends ServerResponse<Request> {
   override writeHead(status: number, reason?: string | Headers, headers?: Headers): this {
     const given = typeof reason === 'string' ? headers : reason
-    const id = { 'X-Request-Id': recordOf(this.req).id }
+    const { id } = recordOf(this.req)
     // A list of names and values, which nobody here writes, has its own rules.
     const all = Array.isArray(given)
-      ? [...given, 'X-Request-Id', id['X-Request-Id']]
-      : { ...given, ...id }
+      ? [...given, 'X-Request-Id', id]
+      : { ...given, 'X-Request-Id': id }
     return typeof reason === 'string'
       ? super.writeHead(status, reason, all)
       : super.writeHead(status, all)

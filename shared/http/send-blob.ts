@@ -158,19 +158,18 @@ function answerTo(request: IncomingMessage, blob: BlobHead & { bytes: Buffer }):
 function answerTo(request: IncomingMessage, blob: BlobToSend): PartAnswer | ReadyAnswer
 function answerTo(request: IncomingMessage, blob: BlobToSend): PartAnswer | ReadyAnswer {
   const size = 'bytes' in blob ? blob.bytes.length : blob.handle.size
-  const common = commonHead(blob)
   const held = parseEntityTags(request.headers['if-none-match'])
-  if (namesDigest(held, blob.digest)) return { status: 304, head: common }
+  if (namesDigest(held, blob.digest)) return { status: 304, head: commonHead(blob) }
   const head: OutgoingHttpHeaders = {
-    ...common,
     'Content-Type': blob.contentType ?? 'application/octet-stream',
     'Content-Length': size,
     'Accept-Ranges': 'bytes',
+    ...commonHead(blob),
   }
   // HEAD ignores Range. [RFC 9110 §14.2]
   if (request.method === 'HEAD') return { status: 200, head }
   const range = rangeOf(request, { digest: blob.digest, size })
-  if (range.kind === 'unsatisfiable') return refuseRange(common, size)
+  if (range.kind === 'unsatisfiable') return refuseRange(commonHead(blob), size)
   if (blob.accel !== undefined) {
     // The nginx in front has the Range header too, and reads it itself.
     return { status: 200, head: { ...head, 'Content-Length': 0, 'X-Accel-Redirect': blob.accel } }
