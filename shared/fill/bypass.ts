@@ -10,6 +10,7 @@ export interface BypassOptions {
   readonly size: number
   readonly pool: BufferPool
   readonly lanes: Lanes
+  /** Those worth a try now, best first; sources that know no ranges only when there are no others. */
   readonly candidates: () => readonly RankedSource[]
   readonly headersTimeoutMs: number
   readonly stallMs: number
@@ -19,7 +20,8 @@ export interface BypassOptions {
 /**
  * One reader's own way to the sources, past the fill: what it reads is kept for nobody else. A request brings at
  * most one piece, and is over before the reader gets any of it: however slowly its client takes the bytes,
- * nobody else waits for its place at the source or for its memory.
+ * nobody else waits for its place at the source or for its memory. Only a source that knows no ranges keeps its place
+ * to the end: the alternative is the whole blob for every piece.
  */
 export interface Bypass {
   /** Bytes from `offset`, unproved. `end` is the first byte that is never wanted. */
@@ -43,6 +45,17 @@ interface Part {
   filled: number
 }
 
+interface Request {
+  readonly source: RankedSource
+  readonly transfer: Transfer
+  readonly leave: () => void
+  /** The offset of the next byte that it brings. */
+  at: number
+}
+
+/** What lies before the part goes through a buffer of this size. */
+const dropBytes = 64 * 1024
+
 /** What a round of all sources must bring for another one to be worth it. */
 const worthwhileBytes = 64 * 1024
 
@@ -53,6 +66,8 @@ export function createBypass(options: BypassOptions): Bypass {
   /** Which source is asked first: moves on past one that lied. */
   let turn = 0
   let held: Part | undefined
+  /** The request at a source that knows no ranges: it is followed from part to part, at its reader's pace. */
+  let whole: Request | undefined
 
   function inTurn(): readonly RankedSource[] {
     const sources = candidates()
@@ -72,34 +87,71 @@ export function createBypass(options: BypassOptions): Bypass {
     return buffer
   }
 
-  /** Has one source bring what is missing of the part, and gives the whole to `use`. @throws SourceError */
-  async function ask<T>(source: RankedSource, part: Part, use: (bytes: Buffer) => T): Promise<T> {
+  /** Asks a source for what is missing of the part; one that knows no ranges gives the blob from its beginning. */
+  async function open(source: RankedSource, part: Part): Promise<Request> {
+    const offset = part.start + part.filled
+    if (whole?.source === source && whole.at <= offset) return whole
+    if (whole !== undefined) await end(whole, false)
     const { name } = source.blob
     // The place first: who waits for one must hold no memory that those who have one are waiting for.
     const leave = await lanes.enter(name, 'client', signal)
-    let buffer: PooledBuffer | undefined
     let transfer: Transfer | undefined
+    try {
+      const wanted = source.rangeless
+        ? { offset: 0, end: undefined }
+        : { offset, end: part.end < size ? part.end : undefined }
+      transfer = await openTransfer(source.blob, { ...wanted, signal, headersTimeoutMs, stallMs })
+      source.rangeless ||= transfer.offset === 0 && offset > 0
+      const isRight = transfer.offset === (source.rangeless ? 0 : offset)
+      if (!isRight || (transfer.size ?? size) !== size)
+        throw new SourceError('broken', `${name} answers another range or size`)
+      const request = { source, transfer, leave, at: transfer.offset }
+      if (source.rangeless) whole = request
+      return request
+    } catch (error) {
+      await transfer?.close(false)
+      leave()
+      throw error
+    }
+  }
+
+  async function end(request: Request, complete: boolean): Promise<void> {
+    if (whole === request) whole = undefined
+    await request.transfer.close(complete)
+    request.leave()
+  }
+
+  async function readSome(request: Request, into: Buffer): Promise<number> {
+    const { source } = request
+    const count = await request.transfer.read(into)
+    if (count === 0) throw new SourceError('broken', `${source.blob.name} ends early`)
+    request.at += count
+    options.onBytes(source, count)
+    return count
+  }
+
+  async function skipTo(request: Request, offset: number): Promise<void> {
+    if (request.at === offset) return
+    const dropped = Buffer.allocUnsafe(dropBytes)
+    while (request.at < offset) await readSome(request, dropped.subarray(0, offset - request.at))
+  }
+
+  /** Has one source bring what is missing of the part, and gives the whole to `use`. @throws SourceError */
+  async function ask<T>(source: RankedSource, part: Part, use: (bytes: Buffer) => T): Promise<T> {
+    const request = await open(source, part)
+    let buffer: PooledBuffer | undefined
     let complete = false
     try {
+      await skipTo(request, part.start + part.filled)
       buffer = await bufferFor(part)
       const bytes = buffer.bytes.subarray(0, part.end - part.start)
-      const offset = part.start + part.filled
-      const end = part.end < size ? part.end : undefined
-      transfer = await openTransfer(source.blob, { offset, end, signal, headersTimeoutMs, stallMs })
-      if (transfer.offset !== offset || (transfer.size ?? size) !== size)
-        throw new SourceError('broken', `${name} answers another range or size`)
-      while (part.filled < bytes.length) {
-        const count = await transfer.read(bytes.subarray(part.filled))
-        if (count === 0) throw new SourceError('broken', `${name} ends early`)
-        part.filled += count
-        options.onBytes(source, count)
-      }
+      while (part.filled < bytes.length)
+        part.filled += await readSome(request, bytes.subarray(part.filled))
       complete = true
       return use(bytes)
     } finally {
-      await transfer?.close(complete)
+      if (request !== whole || !complete) await end(request, complete)
       buffer?.release()
-      leave()
     }
   }
 
@@ -175,6 +227,7 @@ export function createBypass(options: BypassOptions): Bypass {
     },
     close() {
       controller.abort(new Error('the reader was closed'))
+      if (whole !== undefined) void end(whole, false)
       forget(held)
     },
   }

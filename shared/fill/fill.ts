@@ -231,7 +231,10 @@ export class Fill implements FollowedFill {
       size: this.#store?.pieces.size ?? 0,
       pool,
       lanes,
-      candidates: () => this.#order.candidates(),
+      candidates: () => {
+        const able = this.#order.candidates()
+        return able.length > 0 ? able : this.#order.wholes()
+      },
       ...this.options,
       onBytes: (source, count) => observer.received?.(source.blob.name, count),
     })

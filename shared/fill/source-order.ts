@@ -40,6 +40,8 @@ export interface SourceOrder {
   next(): Promise<{ readonly source: RankedSource; readonly waitMs: number }>
   /** Those worth a try by a distant reader right now, best first. */
   candidates(): RankedSource[]
+  /** Those that know no ranges, and are worth a try by whoever can use the whole. */
+  wholes(): RankedSource[]
   /** Notes a failure after `progressBytes` were delivered. */
   failed(source: RankedSource, error: SourceError, progressBytes: number): void
   /** The first headers are here: from now on a failing source is worth a second try, and `sources` may be asked again. */
@@ -126,6 +128,8 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
     },
     candidates: () =>
       all.filter((source) => !source.dead && !source.rangeless && source.readyAt <= now()),
+    wholes: () =>
+      all.filter((source) => !source.dead && source.rangeless && source.readyAt <= now()),
     failed(source, error, delivered) {
       if (delivered >= progressBytes) {
         source.strikes = 0

@@ -213,6 +213,17 @@ test('a source without ranges is of no use to a distant reader, who then waits f
     assert.equal(source.requests.length, 2)
   }))
 
+test('without a disk and without ranges a slow reader gets it all, by a request of its own', () =>
+  withFills({ poolBuffers: 4 }, async ({ join, disk, ended }) => {
+    disk.fail('write', 'ENOSPC', 0)
+    const source = createScriptedSource(big, { script: () => ({ ignoreRange: true }) })
+    const late = await join(bigDigest, only(source))
+    await ended()
+    assert.ok((await readFrom(late)).equals(big))
+    // The fill's, one for the first piece, by which nothing shows, and one for all the others.
+    assert.equal(source.requests.length, 3)
+  }))
+
 test('a closed range inside the withheld tail does not wait for the whole blob', () =>
   withFills({ tailBypassMs: 30 }, async ({ join, ended }) => {
     const { source, open } = gated(blob, mib)
