@@ -105,8 +105,8 @@ async function readUrls(child: ChildProcess): Promise<Record<'primary' | 'edge',
 /** The process that the supervisor runs the program in. */
 function childOf({ pid = 0 }: ChildProcess, name: string): number {
   const found = treeOf(pid).find((each) => {
-    const [, file, program] = readFileSync(`/proc/${each}/cmdline`, 'latin1').split('\0')
-    return file?.endsWith('/supervised.ts') === true && program === name
+    const command = readFileSync(`/proc/${each}/cmdline`, 'latin1')
+    return command.endsWith(`/supervised.ts\0${name}\0`)
   })
   if (found === undefined) throw new Error(`no process of the ${name}`)
   return found

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8'
 import { edgeSection } from '../edge/config.ts'
 import { primarySection } from '../primary/config.ts'
 import { loadConfig, type ConfigOf, type FileCheck } from '../shared/config/load.ts'
@@ -19,8 +20,18 @@ export type StartProgram = (
 
 /** Starts a program; its code is loaded only now, unless `preload` was called before. */
 export const startProgram: StartProgram = async (name, config, deps) => {
+  inlineMore()
   if (name === 'primary') return (await loadPrimary()).startPrimary(config, deps)
   return (await loadEdge()).startEdge(config, deps)
+}
+
+/**
+ * A request goes through hundreds of small functions, Node's and ours. With V8's own limits of what it inlines a hot
+ * one costs a seventh more CPU.
+ */
+function inlineMore(): void {
+  setFlagsFromString('--max-inlined-bytecode-size=2000')
+  setFlagsFromString('--max-inlined-bytecode-size-cumulative=5000')
 }
 
 /** Ends what a primary that was killed left running. No primary may run on this data. */
