@@ -59,7 +59,7 @@ export interface BodyToSend {
 
 /** The head leaves without the first bytes when these take longer: it costs a write of its own. */
 const headDelayMs = 2
-/** A write that took longer makes a client slow, and so many bytes in so short a time make it fast again. */
+/** A write of the usual size that took longer makes a client slow, and so many bytes in so short a time make it fast again. */
 const slowWriteMs = 100
 const fastAgain = { bytes: 4 * 1024 * 1024, ms: 200 }
 
@@ -187,7 +187,9 @@ function openChunks(body: BodyToSend, pace: Pace): Chunks {
   const takeRest = (): Chunk | undefined => {
     if (rest === undefined) return undefined
     const { piece, bytes } = rest
-    const part = bytes.subarray(0, bufferBytes)
+    // A write of more would hold the others up, and under TLS be copied whole.
+    const isWhole = bufferBytes === plainBufferBytes && body.turns.isAlone()
+    const part = isWhole ? bytes : bytes.subarray(0, bufferBytes)
     offset += part.length
     rest = part.length < bytes.length ? { piece, bytes: bytes.subarray(part.length) } : undefined
     const release = rest === undefined ? () => piece.release() : ignore
@@ -329,7 +331,7 @@ function createPace(): Pace {
     isSlow: () => slow,
     wrote(bytes, ms) {
       if (!slow) {
-        slow = ms > slowWriteMs
+        slow = ms > slowWriteMs * Math.max(bytes / plainBufferBytes, 1)
         return
       }
       // A socket takes many small writes at once and then none for long: only many together say anything.

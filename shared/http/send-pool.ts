@@ -9,7 +9,16 @@ const middleBufferBytes = 1024 * kib
 /** Larger ones cost less CPU still, but then few transfers would have all of the pool. */
 export const plainBufferBytes = 2048 * kib
 
-const sizes = [smallBufferBytes, tlsBufferBytes, middleBufferBytes, plainBufferBytes] as const
+/** What a large file is read by while hardly anybody else is served: a turn of the thread pool for each is what it saves. */
+export const largeReadBytes = 8192 * kib
+
+const sizes = [
+  smallBufferBytes,
+  tlsBufferBytes,
+  middleBufferBytes,
+  plainBufferBytes,
+  largeReadBytes,
+] as const
 export type BufferBytes = (typeof sizes)[number]
 
 export interface SendPoolStats {

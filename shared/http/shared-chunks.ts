@@ -1,4 +1,4 @@
-import { plainBufferBytes, type SendPool } from './send-pool.ts'
+import { largeReadBytes, plainBufferBytes, type BufferBytes, type SendPool } from './send-pool.ts'
 
 /** Where the bytes of a file are read; `identity` is the same object for all who read that file. */
 export interface SharedFile {
@@ -39,10 +39,10 @@ export interface SharedChunks {
   idleBytes(): number
 }
 
-const chunkBytes = plainBufferBytes
-
 interface FileChunks {
   readonly chunks: Map<number, Chunk>
+  /** Decided while there are no chunks. */
+  chunkBytes: BufferBytes
   readonly size: number
   /** Transfers now, and ever. */
   readers: number
@@ -65,11 +65,15 @@ interface Chunk {
 export function createSharedChunks(pool: SendPool): SharedChunks {
   const files = new WeakMap<object, FileChunks>()
   const idle: Chunk[] = []
+  /** Bytes of chunks that somebody sends. */
+  let busyBytes = 0
+  let idleBytes = 0
 
   const forget = (chunk: Chunk): void => {
     if (chunk.owner.chunks.get(chunk.index) === chunk) chunk.owner.chunks.delete(chunk.index)
   }
   const removeIdle = (chunk: Chunk): void => {
+    idleBytes -= chunk.buffer.length
     const last = idle.pop()
     if (last === undefined || last === chunk) return
     idle[chunk.place] = last
@@ -77,9 +81,11 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
   }
   const letGo = (chunk: Chunk): void => {
     if (--chunk.pieces > 0) return
+    busyBytes -= chunk.buffer.length
     if (chunk.fate === 'lose') return pool.lose(chunk.buffer)
     if (chunk.fate === 'keep' && isWanted(chunk.owner)) {
       chunk.place = idle.push(chunk) - 1
+      idleBytes += chunk.buffer.length
       return
     }
     forget(chunk)
@@ -94,16 +100,23 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
     letGo(chunk)
   }
 
+  /** Large chunks take large parts of the pool: they are for whoever comes while most of it is free. */
+  const fittingChunk = ({ size }: SharedFile): BufferBytes =>
+    size >= largeFileBytes && busyBytes < pool.maxBytes / 8 ? largeReadBytes : plainBufferBytes
+
   const read = (owner: FileChunks, file: SharedFile, index: number): Chunk | undefined => {
-    const buffer = pool.take(chunkBytes)
+    const buffer = pool.take(owner.chunkBytes)
     if (buffer === undefined) return undefined
-    const length = fill(buffer, file, index * chunkBytes)
+    busyBytes += buffer.length
+    const length = fill(buffer, file, index * owner.chunkBytes)
     const chunk: Chunk = { owner, index, buffer, length, pieces: 1, fate: 'keep', place: -1 }
     owner.chunks.set(index, chunk)
     return chunk
   }
   const share = (chunk: Chunk): Chunk => {
-    if (chunk.pieces++ === 0) removeIdle(chunk)
+    if (chunk.pieces++ > 0) return chunk
+    removeIdle(chunk)
+    busyBytes += chunk.buffer.length
     return chunk
   }
 
@@ -111,10 +124,12 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
     join(file) {
       const owner = files.get(file.identity) ?? newOwner(file)
       files.set(file.identity, owner)
+      if (owner.chunks.size === 0 && owner.readers === 0) owner.chunkBytes = fittingChunk(file)
       owner.readers++
       owner.joined++
       return {
         async take(offset) {
+          const { chunkBytes } = owner
           const index = Math.floor(offset / chunkBytes)
           const present = owner.chunks.get(index)
           const chunk = present ? share(present) : read(owner, file, index)
@@ -143,12 +158,15 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
       forget(chunk)
       return chunk.buffer
     },
-    idleBytes: () => idle.length * chunkBytes,
+    idleBytes: () => idleBytes,
   }
 }
 
+/** Below this, a chunk for the bytes that are sent and one ahead would be most of the file. */
+const largeFileBytes = 4 * largeReadBytes
+
 function newOwner({ size }: SharedFile): FileChunks {
-  return { chunks: new Map(), size, readers: 0, joined: 0 }
+  return { chunks: new Map(), chunkBytes: plainBufferBytes, size, readers: 0, joined: 0 }
 }
 
 async function fill(buffer: Buffer, file: SharedFile, offset: number): Promise<number> {

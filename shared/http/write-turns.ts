@@ -17,6 +17,8 @@ export interface WriteTurns {
   take(bytes: number, write: () => void): (() => void) | undefined
   /** Whether a write would have to wait. */
   isBusy(): boolean
+  /** Whether there is one writer at most. */
+  isAlone(): boolean
 }
 
 export interface WriteTurnsOptions {
@@ -85,5 +87,6 @@ export function createWriteTurns({
       return () => void queue.delete(waiting)
     },
     isBusy: () => queue.size > 0 || left <= 0,
+    isAlone: () => writers <= 1,
   }
 }
