@@ -42,7 +42,12 @@ const password = 'Client-Tests-1'
 /** Starts a primary and an edge by the command line; they stop, and the folder goes, when the test is over. */
 export async function startOutport(t: TestContext, options: OutportOptions = {}): Promise<Outport> {
   const folder = await mkdtemp(join(tmpdir(), 'outport-clients-'))
-  t.after(() => rm(folder, { recursive: true, force: true }))
+  let stop = async (): Promise<void> => undefined
+  // One hook: they run in the order in which they were added, and the program must be gone before its folder.
+  t.after(async () => {
+    await stop()
+    await rm(folder, { recursive: true, force: true })
+  })
   const ports = { primary: await freePort(), edge: await freePort(), mirror: await freePort() }
   const tls = options.tls === true ? await issueCertificates(folder) : undefined
   const config = join(folder, 'outport.yaml')
@@ -56,7 +61,7 @@ export async function startOutport(t: TestContext, options: OutportOptions = {})
     log,
     isReady: async () => /^\{"primary":/m.test(await readFile(log, 'utf8')),
   })
-  t.after(() => daemon.stop())
+  stop = () => daemon.stop()
   const [primaryHost, edgeHost] =
     tls === undefined ? ['127.0.0.1', '127.0.0.1'] : [primaryName, edgeName]
   return {
