@@ -100,9 +100,11 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
     letGo(chunk)
   }
 
-  /** Large chunks take large parts of the pool: they are for whoever comes while most of it is free. */
-  const fittingChunk = ({ size }: SharedFile): BufferBytes =>
-    size >= largeFileBytes && busyBytes < pool.maxBytes / 8 ? largeReadBytes : plainBufferBytes
+  /** Large chunks take large parts of the pool: they are for whoever comes while most of it is free, and never for a small one. */
+  const fittingChunk = ({ size }: SharedFile): BufferBytes => {
+    const hasRoom = busyBytes + largeReadBytes <= pool.maxBytes / 8
+    return size >= largeFileBytes && hasRoom ? largeReadBytes : plainBufferBytes
+  }
 
   const read = (owner: FileChunks, file: SharedFile, index: number): Chunk | undefined => {
     const buffer = pool.take(owner.chunkBytes)

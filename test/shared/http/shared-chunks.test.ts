@@ -5,9 +5,9 @@ import { createSharedChunks } from '../../../shared/http/shared-chunks.ts'
 
 const mib = 1024 * 1024
 
-/** Chunks in a pool of 64 MiB, and how much is asked of each file at once. */
-function createStand() {
-  const pool = createSendPool(64 * mib, () => chunks.reclaim())
+/** Chunks in a pool, and how much is asked of each file at once. */
+function createStand(maxBytes = 64 * mib) {
+  const pool = createSendPool(maxBytes, () => chunks.reclaim())
   const chunks = createSharedChunks(pool)
   const join = (size: number) => {
     const asked: number[] = []
@@ -37,6 +37,15 @@ test('who is served alone has a large file read in large chunks, and nobody afte
   third.reader.leave()
   const { aliveBytes, freeBytes } = pool.stats()
   assert.equal(aliveBytes, freeBytes + chunks.idleBytes(), 'all buffers are back')
+})
+
+test('a pool that large chunks would fill has none', async () => {
+  const { join } = createStand(6 * mib)
+  const { asked, reader } = join(100 * mib)
+  const piece = await reader.take(0)
+  assert.deepEqual(asked, [2 * mib])
+  piece?.release()
+  reader.leave()
 })
 
 test('a file of a few chunks is read in chunks of the usual size', async () => {
