@@ -25,14 +25,14 @@ const refreshMs = 300_000
 const documentName = 'primary-keys'
 
 /** Keeps the key set in the index too, so that an edge that starts without its primary knows its clients. */
-export function createPrimaryKeys({ ask: askPrimary, index, now }: PrimaryKeysDeps): PrimaryKeys {
+export function createPrimaryKeys({ ask, index, now }: PrimaryKeysDeps): PrimaryKeys {
   let known = readKeys(index.document(documentName))
   let [askedAt, answeredAt] = [-Infinity, -Infinity]
   let asking: Promise<void> | undefined
 
   const refresh = async () => {
     askedAt = now()
-    const answer = await askPrimary('/service/jwks', {})
+    const answer = await ask('/service/jwks', {})
     const keys = answer.status === 200 ? readKeys(JSON.parse(answer.body)) : undefined
     if (keys === undefined)
       throw new Error(`the primary answered ${answer.status} to a request for its keys`)
@@ -47,7 +47,7 @@ export function createPrimaryKeys({ ask: askPrimary, index, now }: PrimaryKeysDe
     await asking
   }
 
-  const ask = async (has: boolean): Promise<PublicKeys> => {
+  const refreshed = async (has: boolean): Promise<PublicKeys> => {
     try {
       await refreshOnce()
     } catch (cause) {
@@ -62,7 +62,7 @@ export function createPrimaryKeys({ ask: askPrimary, index, now }: PrimaryKeysDe
       const has = known?.keys.some((key) => key.kid === kid) === true
       const isDue = has ? answeredAt + refreshMs <= now() : true
       const mayAsk = asking !== undefined || askedAt + askAgainMs <= now()
-      return isDue && mayAsk ? ask(has) : (known ?? noKeys)
+      return isDue && mayAsk ? refreshed(has) : (known ?? noKeys)
     },
   }
 }

@@ -106,7 +106,7 @@ interface Exchange {
 
 /**
  * Answers what is known in the turn of the loop that brought the request, and without a promise: most are hits, and
- * that is half of what they cost. Of everything else it asks.
+ * are to cost little more than Node's own part. Of everything else it asks.
  */
 function answer(
   deps: MirrorDeps,

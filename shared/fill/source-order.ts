@@ -115,6 +115,9 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
     return source && { source, waitMs: Math.max(source.readyAt - at, 0) }
   }
 
+  const ready = (): RankedSource[] =>
+    all.filter((source) => !source.dead && source.readyAt <= now())
+
   return {
     all,
     add(list) {
@@ -126,10 +129,8 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
       if (picked !== undefined) return picked
       throw all.at(-1)?.failure ?? new SourceError('unavailable', 'there is no source to ask')
     },
-    candidates: () =>
-      all.filter((source) => !source.dead && !source.rangeless && source.readyAt <= now()),
-    wholes: () =>
-      all.filter((source) => !source.dead && source.rangeless && source.readyAt <= now()),
+    candidates: () => ready().filter(({ rangeless }) => !rangeless),
+    wholes: () => ready().filter(({ rangeless }) => rangeless),
     failed(source, error, delivered) {
       if (delivered >= progressBytes) {
         source.strikes = 0

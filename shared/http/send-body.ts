@@ -126,7 +126,10 @@ export function endBody(
 
 const aborted: SentBody = { bytes: 0, outcome: 'aborted' }
 
-/** Node sends the head, a string, and a body up to this long that is one too in one piece, without a vector of writes. */
+/**
+ * Node joins a body that is a string to its head, which is one; a Buffer goes out as a piece of its own. Up to this length
+ * the copy costs less.
+ */
 const stringBytes = 8 * 1024
 
 interface Chunk {

@@ -59,7 +59,7 @@ export interface HttpServer {
   readonly app: FastifyInstance
   /**
    * Gives every request under `/v2`, of whatever method, to one handler. Repository names hold slashes, so that API
-   * has a grammar of its own and no use for a router; and a small hot answer costs half as much without one.
+   * has a grammar of its own and no use for a router, nor has a small hot answer for the framework's part of its cost.
    */
   serveRegistry(handler: RegistryHandler): void
   /**
@@ -160,7 +160,7 @@ function nodeServerOptions(timeouts: ServerTimeouts, limits: ServerLimits): http
     headersTimeout: timeouts.headers,
     // Node would set a timer of its own for each request; one sweep does for all connections.
     keepAliveTimeout: 0,
-    // How often Node looks at the two above.
+    // How often Node looks for headers that are late.
     connectionsCheckingInterval: Math.min(5000, Math.max(50, timeouts.headers / 4)),
     maxHeaderSize: limits.headers,
     ServerResponse: IdentifiedResponse,
