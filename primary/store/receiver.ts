@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
 import { open, stat, type FileHandle } from 'node:fs/promises'
-import type { Readable } from 'node:stream'
+import { finished, type Readable } from 'node:stream'
 import { LRUCache } from 'lru-cache'
 import { isMissing } from '../../shared/files/open-files.ts'
 import {
@@ -41,8 +41,8 @@ interface Received {
   readonly hash: Hash
 }
 
-/** Batches of this size cost a system call for every eight of the socket's. */
-const batchBytes = 512 * 1024
+/** Batches of this size cost a system call, and a turn of the thread pool, for every sixteen of the socket's. */
+const batchBytes = 1024 * 1024
 /** What one call can take. [writev(2), IOV_MAX] */
 const batchBuffers = 1024
 /** The disk begins to write this often while bytes still come, so that the last sync is short. */
@@ -206,16 +206,13 @@ async function receive(received: Received, { file, body, disk }: ReceiveRequest)
     await datasync(disk, file)
   }
 
-  const takeAll = async () => {
-    // Leaving an iterator early destroys the request, and with it the way back for the refusal.
-    const chunks = body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
-    for await (const chunk of chunks) {
+  const takeAll = () =>
+    readAll(body, (chunk) => {
       received.hash.update(chunk)
       batch.push(chunk)
       batchLength += chunk.length
-      if (batchLength >= batchBytes || batch.length === batchBuffers) await flush()
-    }
-  }
+      return batchLength >= batchBytes || batch.length === batchBuffers ? flush() : undefined
+    })
 
   try {
     await takeAll().finally(finish)
@@ -224,6 +221,34 @@ async function receive(received: Received, { file, body, disk }: ReceiveRequest)
     // A write that still runs would end behind the truncation that follows a failure.
     await Promise.allSettled([writing, syncing])
   }
+}
+
+/**
+ * Gives a body's chunks to `take` as they come, which may ask it to wait: by events, since an iterator costs a promise
+ * a chunk. A body that is left stays open: it is the way back for the refusal.
+ */
+function readAll(
+  body: Readable,
+  take: (chunk: Buffer) => Promise<void> | undefined,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const settle = (error?: Error | null): void => {
+      unwatch()
+      body.off('data', onData)
+      if (!error) return resolve()
+      body.pause()
+      reject(error)
+    }
+    const onData = (chunk: Buffer): void => {
+      const wait = take(chunk)
+      if (wait === undefined) return
+      body.pause()
+      wait.then(() => body.resume(), settle)
+    }
+    const unwatch = finished(body, { writable: false }, settle)
+    body.on('data', onData)
+    body.resume()
+  })
 }
 
 async function writeAll(
