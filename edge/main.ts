@@ -8,15 +8,18 @@ import { createBlobSender } from '../shared/http/send-blob.ts'
 import type { HttpServer } from '../shared/http/server.ts'
 import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
-import { createMetrics } from '../shared/observability/metrics.ts'
+import { isDigest } from '../shared/oci/digest.ts'
+import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher } from '../shared/stream/hasher.ts'
 import { createPrimaryKeys } from './access/keys.ts'
 import { createTokenRelay } from './access/token-relay.ts'
+import type { CachedBlobs } from './cache/blobs.ts'
+import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
 import type { EdgeConfig, EdgeOptions, UpstreamOptions } from './config.ts'
-import { createEdgeMetrics, type EdgeMetrics } from './metrics.ts'
+import { createEdgeMetrics, createEvictionMetrics, type EdgeMetrics } from './metrics.ts'
 import { createBlobs } from './mirror/blobs.ts'
 import { createManifests } from './mirror/manifests.ts'
 import { createEdgeServer } from './server.ts'
@@ -42,26 +45,33 @@ export async function startEdge(
   const closeAll = async () => {
     for (const close of closers.reverse()) await close()
   }
+  const metrics = createMetrics('edge', { processMetrics })
+  const disk = createDiskHealth(log)
   try {
     const cache = await openCache({
       folder: join(config.data, 'edge'),
       openFiles,
-      onDiskFailed: (err) => warnOfDisk(log, err),
+      size: edge.cache.size,
+      eviction: createEvictionMetrics(metrics.registry),
+      onDiskFailed: disk.failed,
+      onStored: disk.worked,
       onDamaged: (err) =>
         log.warn({ err }, 'the index of the cache is damaged: it is made again from the disk'),
     })
     closers.push(() => cache.close())
     signal.throwIfAborted()
-    return await startParts({ edge, log, processMetrics, signal, cache, closers, closeAll })
+    return await startParts({ edge, log, metrics, signal, cache, disk, closers, closeAll })
   } catch (error) {
     await closeAll()
     throw error
   }
 }
 
-interface Parts extends Required<StartDeps> {
+interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly edge: EdgeOptions
+  readonly metrics: Metrics
   readonly cache: Cache
+  readonly disk: DiskHealth
   readonly closers: (() => Promise<unknown> | void)[]
   readonly closeAll: () => Promise<void>
 }
@@ -69,9 +79,10 @@ interface Parts extends Required<StartDeps> {
 async function startParts({
   edge,
   log,
-  processMetrics,
+  metrics: { registry, http: httpMetrics },
   signal,
   cache,
+  disk,
   closers,
   closeAll,
 }: Parts): Promise<Running> {
@@ -82,7 +93,6 @@ async function startParts({
   const registries = createTable(edge.upstreams, filesOf)
   const ports: number[] = []
 
-  const { registry, http: httpMetrics } = createMetrics('edge', { processMetrics })
   const memory = createMemoryCache(edge.cache.memory)
   const pool = createBufferPool({ bytes: edge.cache.fill_buffers })
   const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
@@ -93,6 +103,7 @@ async function startParts({
     fills: () => fillsRef.current?.stats ?? { running: 0, readers: 0, requests: 0 },
     blobs: cached,
     memory,
+    disk,
   })
   const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
   closers.push(() => clients.close())
@@ -102,7 +113,7 @@ async function startParts({
     limitOf: (source) => registries.resolve(source)?.maxBlobRequests ?? 1,
     maxFills: edge.fill.concurrent,
     options: fillOptions(edge),
-    observer: observeFills(metrics, log),
+    observer: observeFills(metrics, { log, disk, blobs: cached }),
   })
   fillsRef.current = fills
   closers.push(() => fills.close())
@@ -131,7 +142,7 @@ async function startParts({
     client,
     tagTtlMs: (upstream) => optionsOf.get(upstream)?.tag_ttl ?? 0,
     now: Date.now,
-    onDiskFailed: (err) => warnOfDisk(log, err),
+    onDiskFailed: disk.failed,
   })
   const blobs = createBlobs({
     blobs: cached,
@@ -214,22 +225,26 @@ function fillOptions({ fill }: EdgeOptions) {
   }
 }
 
-function observeFills(metrics: EdgeMetrics, log: Logger) {
+function observeFills(
+  metrics: EdgeMetrics,
+  {
+    log,
+    disk,
+    blobs,
+  }: { readonly log: Logger; readonly disk: DiskHealth; readonly blobs: CachedBlobs },
+) {
   return {
     joined: () => metrics.coalesced(),
     sourceLied: (source: string, digest: string) => {
       log.error({ upstream: source, digest }, 'an upstream sent other bytes than the digest says')
     },
-    diskFailed: (err: unknown) => warnOfDisk(log, err),
+    diskFailed: disk.failed,
     ended: ({ kind, digest, size, receivedBytes, ms, error }: FillOutcome) => {
+      if (kind === 'stored' && isDigest(digest)) blobs.fetched(digest, ms)
       log.info(
         { digest, bytes: size, receivedBytes, ms: Math.round(ms), reason: kind, err: error },
         'fill done',
       )
     },
   }
-}
-
-function warnOfDisk(log: Logger, err: unknown): void {
-  log.warn({ err }, 'the cache cannot be written: serving without it')
 }

@@ -1,6 +1,8 @@
-import { Counter, type Registry } from 'prom-client'
+import { Counter, Histogram, type Registry } from 'prom-client'
 import { registerGauges } from '../shared/observability/metrics.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
+import type { DiskHealth } from './cache/disk-health.ts'
+import type { EvictionObserver } from './cache/evict.ts'
 import type { MemoryCache } from './cache/memory.ts'
 import type { Fills } from '../shared/fill/fills.ts'
 
@@ -21,6 +23,46 @@ export interface EdgeMetricsDeps {
   readonly fills: () => Fills['stats']
   readonly blobs: CachedBlobs
   readonly memory: MemoryCache
+  readonly disk: DiskHealth
+}
+
+/** Back within a day: it should have stayed. */
+const regrettedMs = 24 * 3600 * 1000
+
+/** Registers what tells how well the evictor chooses. */
+export function createEvictionMetrics(registry: Registry): EvictionObserver {
+  const registers = [registry]
+  const blobs = new Counter({
+    name: 'outport_edge_evicted_blobs_total',
+    help: 'Blobs and manifests that went to make room.',
+    registers,
+  })
+  const bytes = new Counter({
+    name: 'outport_edge_evicted_bytes_total',
+    help: 'Bytes of what went to make room.',
+    registers,
+  })
+  const idle = new Histogram({
+    name: 'outport_edge_eviction_idle_seconds',
+    help: 'How long ago what went had last been asked for.',
+    buckets: [60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400],
+    registers,
+  })
+  const returned = new Counter({
+    name: 'outport_edge_evicted_returned_total',
+    help: 'Blobs and manifests that were fetched again within 24 hours after they went.',
+    registers,
+  })
+  return {
+    evicted(size, idleMs) {
+      blobs.inc()
+      bytes.inc(size)
+      idle.observe(idleMs / 1000)
+    },
+    returned(afterMs) {
+      if (afterMs <= regrettedMs) returned.inc()
+    },
+  }
 }
 
 /** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
@@ -29,6 +71,7 @@ export function createEdgeMetrics({
   fills,
   blobs,
   memory,
+  disk,
 }: EdgeMetricsDeps): EdgeMetrics {
   const registers = [registry]
   // Plain numbers, since every hit counts.
@@ -41,6 +84,17 @@ export function createEdgeMetrics({
     collect() {
       this.reset()
       for (const [source, bytes] of Object.entries(served)) this.inc({ source }, bytes)
+    },
+  })
+  const answers = { hit: 0, fill: 0 }
+  new Counter({
+    name: 'outport_edge_served_total',
+    help: 'Blobs and manifests sent to clients, by where they came from: hit ÷ all is the hit ratio by object.',
+    labelNames: ['source'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [source, count] of Object.entries(answers)) this.inc({ source }, count)
     },
   })
   const received = new Counter({
@@ -87,6 +141,21 @@ export function createEdgeMetrics({
       value: () => blobs.total.count,
     },
     {
+      name: 'outport_edge_cache_capacity_bytes',
+      help: 'Bytes that the cache may take on its disk.',
+      value: () => blobs.room.capacityBytes,
+    },
+    {
+      name: 'outport_edge_cache_reserved_bytes',
+      help: 'Bytes of blobs that are on their way to the disk.',
+      value: () => blobs.room.reservedBytes,
+    },
+    {
+      name: 'outport_edge_cache_failing',
+      help: '1 while blobs are passed on without being kept, because the disk is full or fails.',
+      value: () => (disk.isFailing() ? 1 : 0),
+    },
+    {
       name: 'outport_edge_memory_bytes',
       help: 'Bytes of content held in memory.',
       value: () => memory.bytes,
@@ -95,6 +164,7 @@ export function createEdgeMetrics({
   return {
     served: (source, bytes) => {
       served[source] += bytes
+      answers[source]++
     },
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),

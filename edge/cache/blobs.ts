@@ -5,6 +5,7 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import { digestOfPart, type BlobFiles, type PartFile, type PartName } from './blob-files.ts'
 import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
+import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
 import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
@@ -31,11 +32,19 @@ export interface CachedBlobs {
    * then remembered until a restart.
    */
   addLink(origin: Origin, digest: Digest, link: Pick<Link, 'mediaType'>): Promise<void>
+  /** How many milliseconds a blob took that is held now. */
+  fetched(digest: Digest, ms: number): void
+  /** A held blob is being answered from memory. */
+  used(digest: Digest): void
+  /** Nobody names a held blob any more, as far as one can know: it goes first when room is needed. */
+  demote(digest: Digest): void
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
   drop(digest: Digest): Promise<void>
   /** Held bytes and blobs, for the metrics. */
   readonly total: { readonly bytes: number; readonly count: number }
-  close(): void
+  /** Bytes that may be held, and those on their way. */
+  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes'>
+  close(): Promise<void>
 }
 
 export interface CachedBlobsDeps {
@@ -45,6 +54,12 @@ export interface CachedBlobsDeps {
   readonly openFiles: number
   /** Told once when the disk begins to fail; it is served without it. */
   readonly onDiskFailed: (error: unknown) => void
+  /** Told when a blob was stored. */
+  readonly onStored?: (() => void) | undefined
+  /** Bytes that the cache may take, by a look at the disk; without, whatever comes. */
+  readonly capacity?: ((heldBytes: number) => Promise<number>) | undefined
+  readonly eviction?: EvictionObserver | undefined
+  readonly now?: (() => number) | undefined
 }
 
 /** Links that could not be written, at a few hundred bytes each. */
@@ -56,10 +71,15 @@ export async function createCachedBlobs({
   index,
   openFiles,
   onDiskFailed,
+  onStored,
+  capacity = () => Promise.resolve(Infinity),
+  eviction,
+  now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
   if (!index.complete) await rebuildIndex(files, index)
   const left = await settleParts(files, index)
-  const total = { ...(await index.total()) }
+  const held = await index.listHeld()
+  const total = { bytes: held.reduce((sum, { bytes }) => sum + bytes, 0), count: held.length }
   const opened = createOpenFiles(openFiles)
   const unwritten = new LRUCache<string, Link>({ max: rememberedLinks })
   // What is looked at and then changed: each digest's file with its entry, and each link.
@@ -84,14 +104,27 @@ export async function createCachedBlobs({
     await index.putStored(digest, { size })
     total.bytes += size - (before?.size ?? 0)
     if (before === undefined) total.count++
+    evictor.added(digest, size)
+    onStored?.()
   }
   const remove = async (digest: Digest, { size }: StoredEntry) => {
     // The index first: a crash in between leaves a file that nobody asks for, never a promise without a file.
     await index.removeStored(digest)
     total.bytes -= size
     total.count--
+    evictor.removed(digest)
     await files.remove(digest)
   }
+  /** Unless somebody reads it. @returns whether it went */
+  const evict = (digest: Digest): Promise<boolean> =>
+    inTurn(digest, async () => {
+      const entry = index.stored(digest)
+      if (isRead(digest)) return false
+      if (entry !== undefined) await remove(digest, entry)
+      opened.forget(files.pathOf(digest))
+      return true
+    })
+  const isRead = (digest: Digest): boolean => opened.isRead(files.pathOf(digest))
   const drop = (digest: Digest): Promise<void> =>
     inTurn(digest, async () => {
       const entry = index.stored(digest)
@@ -106,6 +139,16 @@ export async function createCachedBlobs({
         await remove(digest, entry)
       opened.forget(files.pathOf(digest))
     })
+  const evictor = await createEvictor({
+    held,
+    heldBytes: () => total.bytes,
+    capacity: () => capacity(total.bytes),
+    remove: evict,
+    isRead,
+    saveUses: (records) => index.putUses(records),
+    now,
+    observer: eviction,
+  })
   const linkOf = (origin: Origin, digest: Digest): Link | undefined => {
     const link = unwritten.get(linkKey(origin, digest)) ?? index.link(origin, digest)
     return link?.project === origin.project ? link : undefined
@@ -113,11 +156,19 @@ export async function createCachedBlobs({
 
   return {
     total,
+    room: evictor,
     size: (digest) => index.stored(digest)?.size,
+    fetched(digest, ms) {
+      const bytes = index.stored(digest)?.size
+      if (bytes !== undefined) evictor.fetched(digest, { bytes, ms })
+    },
+    used: (digest) => evictor.used(digest),
+    demote: (digest) => evictor.demote(digest),
     async open(digest) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const handle = await opened.open(files.pathOf(digest))
+      evictor.used(digest)
       if (handle !== undefined && handle.size === entry.size) return handle
       await handle?.close()
       await dropIfBroken(digest)
@@ -127,6 +178,7 @@ export async function createCachedBlobs({
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const bytes = await files.readAll(digest)
+      evictor.used(digest)
       if (bytes?.length === entry.size) return bytes
       await dropIfBroken(digest)
       return undefined
@@ -142,6 +194,7 @@ export async function createCachedBlobs({
         files,
         index,
         left,
+        reserve: (size) => evictor.reserve(size),
         store: (size, publish) => inTurn(digest, () => store(digest, size, publish)),
       }),
     link: linkOf,
@@ -162,7 +215,10 @@ export async function createCachedBlobs({
         else unwritten.set(linkKey(origin, digest), link)
       }),
     drop,
-    close: () => opened.close(),
+    async close() {
+      await evictor.close()
+      opened.close()
+    },
   }
 }
 
@@ -174,23 +230,34 @@ interface SinkDeps {
   readonly files: BlobFiles
   readonly index: CacheIndex
   readonly left: LeftParts
+  /** Makes room, and returns what gives it back. */
+  readonly reserve: Evictor['reserve']
   /** Gives the digest its file by `publish`, and its entry. */
   readonly store: (size: number, publish: () => Promise<void>) => Promise<void>
 }
 
 async function openSink(deps: SinkDeps): Promise<OpenedSink> {
-  const { digest, files, index, left, store } = deps
+  const { digest, files, index, left, reserve, store } = deps
   const part = (await takeOver(deps)) ?? (await files.createPart(digest))
   const progress = index.progress(part.name)
   let ended = false
+  let release = (): void => {}
   const sink: Sink = {
+    async reserve(size) {
+      release()
+      release = await reserve(size)
+    },
     write: (buffer, offset) => part.write(buffer, offset),
     read: (buffer, offset) => part.read(buffer, offset),
     sync: () => part.sync(),
     saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
     async commit(size) {
       ended = true
-      await store(size, () => part.publish(size))
+      await store(size, async () => {
+        await part.publish(size)
+        // From here on it is counted as held.
+        release()
+      })
       await index.removeProgress(part.name)
     },
     async discard() {
@@ -199,6 +266,7 @@ async function openSink(deps: SinkDeps): Promise<OpenedSink> {
       await part.discard()
     },
     async close() {
+      release()
       await part.close()
       if (!ended) await leave()
     },

@@ -4,6 +4,7 @@ import type { SinkProgress } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
 import { isPartName, type PartName } from './blob-files.ts'
+import type { HeldBlob, UseRecord } from './gdsf.ts'
 
 /** A repository of one upstream: what a link, a manifest and a tag belong to. */
 export interface Origin {
@@ -55,6 +56,8 @@ export interface CacheIndex {
   tag(origin: Origin, tag: Tag): TagEntry | undefined
   putTag(origin: Origin, tag: Tag, entry: TagEntry): Promise<void>
   removeTag(origin: Origin, tag: Tag): Promise<void>
+  /** Whether another tag of the repository points there. */
+  isTagged(origin: Origin, digest: Digest, except: Tag): Promise<boolean>
   progress(part: PartName): SinkProgress | undefined
   /** Synced: a restart trusts it. */
   putProgress(part: PartName, progress: SinkProgress): Promise<void>
@@ -64,8 +67,9 @@ export interface CacheIndex {
   /** A small document under a name: the primary's key set, this edge's own token key. */
   document(name: string): unknown
   putDocument(name: string, value: unknown): Promise<void>
-  /** Bytes and number of what is stored, by a walk. */
-  total(): Promise<{ readonly bytes: number; readonly count: number }>
+  /** All that is stored, with how it was used, by a walk. */
+  listHeld(): Promise<readonly HeldBlob[]>
+  putUses(records: ReadonlyMap<Digest, UseRecord>): Promise<void>
   /** Whether it knows all that is on the disk: false for a new index until `markComplete`. */
   readonly complete: boolean
   /** Says that the disk has been walked. */
@@ -76,9 +80,10 @@ export interface CacheIndex {
 // Names hold no '!', and '!' sorts below every character of the grammars.
 const keys = {
   stored: (digest: Digest) => `b!${digest}`,
+  uses: (digest: Digest) => `u!${digest}`,
   link: ({ upstream, repository }: Origin, digest: Digest) =>
     `l!${upstream}!${repository}!${digest}`,
-  tag: ({ upstream, repository }: Origin, tag: Tag) => `t!${upstream}!${repository}!${tag}`,
+  tag: ({ upstream, repository }: Origin, tag: Tag | '') => `t!${upstream}!${repository}!${tag}`,
   progress: (part: PartName) => `p!${part}`,
   document: (name: string) => `d!${name}`,
   complete: 'c!complete',
@@ -99,12 +104,25 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     markComplete: () => level.put(keys.complete, true, { sync: true }),
     stored: (digest) => level.getSync(keys.stored(digest)) as StoredEntry | undefined,
     putStored: (digest, entry) => put(keys.stored(digest), entry),
-    removeStored: (digest) => level.del(keys.stored(digest)),
+    removeStored: (digest) =>
+      level.batch([
+        { type: 'del', key: keys.stored(digest) },
+        { type: 'del', key: keys.uses(digest) },
+      ]),
     link: (origin, digest) => hot.get<Link>(keys.link(origin, digest)),
     putLink: (origin, digest, link) => hot.put(keys.link(origin, digest), link),
     tag: (origin, tag) => hot.get<TagEntry>(keys.tag(origin, tag)),
     putTag: (origin, tag, entry) => hot.put(keys.tag(origin, tag), entry),
     removeTag: (origin, tag) => hot.remove(keys.tag(origin, tag)),
+    async isTagged(origin, digest, except) {
+      const before = keys.tag(origin, '')
+      for await (const [key, entry] of level.iterator({
+        gt: before,
+        lt: `${before.slice(0, -1)}"`,
+      }))
+        if (key !== before + except && (entry as TagEntry).digest === digest) return true
+      return false
+    },
     progress: (part) => level.getSync(keys.progress(part)) as SinkProgress | undefined,
     putProgress: (part, progress) => level.put(keys.progress(part), progress, { sync: true }),
     removeProgress: (part) => level.del(keys.progress(part)),
@@ -118,13 +136,21 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     },
     document: (name) => level.getSync(keys.document(name)),
     putDocument: (name, value) => put(keys.document(name), value),
-    async total() {
-      let [bytes, count] = [0, 0]
-      for await (const entry of level.values({ gt: 'b!', lt: 'b"' })) {
-        bytes += (entry as StoredEntry).size
-        count++
+    async listHeld() {
+      const uses = new Map<string, UseRecord>()
+      for await (const [key, record] of level.iterator({ gt: 'u!', lt: 'u"' }))
+        uses.set(key.slice('u!'.length), record as UseRecord)
+      const held: HeldBlob[] = []
+      for await (const [key, entry] of level.iterator({ gt: 'b!', lt: 'b"' })) {
+        const digest = key.slice('b!'.length) as Digest
+        held.push({ digest, bytes: (entry as StoredEntry).size, record: uses.get(digest) })
       }
-      return { bytes, count }
+      return held
+    },
+    async putUses(records) {
+      await level.batch(
+        [...records].map(([digest, value]) => ({ type: 'put', key: keys.uses(digest), value })),
+      )
     },
     close: () => level.close(),
   }

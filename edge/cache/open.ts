@@ -1,8 +1,9 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openBlobFiles } from './blob-files.ts'
 import { createCachedBlobs, type CachedBlobs } from './blobs.ts'
 import { openCacheIndex, type CacheIndex } from './cache-index.ts'
+import type { EvictionObserver } from './evict.ts'
 
 /** An open cache; whoever opened it closes it. */
 export interface Cache {
@@ -20,6 +21,23 @@ export interface CacheOptions {
   readonly onDamaged: (error: unknown) => void
   /** Told once when the disk begins to fail. */
   readonly onDiskFailed: (error: unknown) => void
+  /** Told when a blob was stored. */
+  readonly onStored?: () => void
+  /** Bytes that it may take; without, most of what the disk has. */
+  readonly size?: number | undefined
+  readonly eviction?: EvictionObserver
+}
+
+/** What the cache leaves of the disk: file systems that are full are slow, and others write there too. */
+const diskShare = 0.95
+
+/** What the cache may take of its disk, which is never more than what is free there now besides what it holds. */
+async function capacityOf(
+  folder: string,
+  { size = Infinity, heldBytes }: { readonly size: number | undefined; readonly heldBytes: number },
+): Promise<number> {
+  const { bavail, bsize } = await statfs(folder)
+  return Math.min(size, diskShare * (heldBytes + bavail * bsize))
 }
 
 /**
@@ -28,16 +46,24 @@ export interface CacheOptions {
  * @throws when the disk cannot be written, or another process holds the index
  */
 export async function openCache(options: CacheOptions): Promise<Cache> {
-  const { folder, openFiles, onDamaged, onDiskFailed } = options
+  const { folder, size, openFiles, onDamaged, onDiskFailed, onStored, eviction } = options
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const files = await openBlobFiles(folder)
   const index = await openOrRemake(join(folder, 'index'), onDamaged)
-  const blobs = await createCachedBlobs({ files, index, openFiles, onDiskFailed })
+  const blobs = await createCachedBlobs({
+    files,
+    index,
+    openFiles,
+    onDiskFailed,
+    onStored,
+    capacity: (heldBytes) => capacityOf(folder, { size, heldBytes }),
+    eviction,
+  })
   return {
     index,
     blobs,
     async close() {
-      blobs.close()
+      await blobs.close()
       await index.close()
     },
   }

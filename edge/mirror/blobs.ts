@@ -53,7 +53,9 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
 
   const inMemory = (digest: Digest): BlobInMemory | undefined => {
     const bytes = memory.get(digest)
-    return bytes && { kind: 'memory', bytes }
+    if (bytes === undefined) return undefined
+    blobs.used(digest)
+    return { kind: 'memory', bytes }
   }
 
   const openHeld = async (digest: Digest): Promise<OpenedBlob | undefined> => {

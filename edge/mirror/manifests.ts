@@ -1,4 +1,5 @@
 import type { Digest } from '../../shared/oci/digest.ts'
+import { parseManifest } from '../../shared/oci/manifest.ts'
 import type { Reference, Tag } from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
@@ -59,6 +60,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const bytes = memory.get(digest)
     const mediaType = bytes === undefined ? undefined : blobs.link(origin, digest)?.mediaType
     if (bytes === undefined || mediaType === undefined) return undefined
+    blobs.used(digest)
     return { digest, mediaType, bytes, source: 'memory' }
   }
 
@@ -126,8 +128,23 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       checkedAt: now(),
       ...(project !== undefined && { project }),
     }
+    const before = index.tag(origin, tag)?.digest
     await remember(() => index.putTag(origin, tag, entry))
+    if (before !== undefined && before !== manifest.digest)
+      await remember(() => demoteImage(origin, { tag, digest: before, by: manifest.bytes }))
     return manifest.digest
+  }
+
+  /** What only the image that a tag has moved away from is made of goes first when room is needed. */
+  const demoteImage = async (
+    origin: Origin,
+    { tag, digest, by }: { readonly tag: Tag; readonly digest: Digest; readonly by: Buffer },
+  ): Promise<void> => {
+    if (await index.isTagged(origin, digest, tag)) return
+    const bytes = await blobs.readAll(digest)
+    if (bytes === undefined) return
+    const needed = new Set(partsOf(by))
+    for (const part of [digest, ...partsOf(bytes)]) if (!needed.has(part)) blobs.demote(part)
   }
 
   const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
@@ -164,6 +181,19 @@ export function createManifests(deps: ManifestsDeps): Manifests {
         return { digest: known.digest, staleMs: ageMs }
       }
     },
+  }
+}
+
+/** What a manifest names; an index's own children only. */
+function partsOf(bytes: Buffer): readonly Digest[] {
+  try {
+    const { config, layers, manifests } = parseManifest(bytes, undefined)
+    return [...(config === undefined ? [] : [config]), ...layers, ...manifests].map(
+      ({ digest }) => digest,
+    )
+  } catch {
+    // An upstream's document that is none is passed on as it is, and names nothing.
+    return []
   }
 }
 

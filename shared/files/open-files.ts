@@ -17,6 +17,8 @@ export interface FileReader {
 export interface OpenFiles {
   /** A reader of the file, or undefined when there is none; the caller closes it. */
   open(path: string): Promise<FileReader | undefined>
+  /** Whether somebody reads the file, or is about to. */
+  isRead(path: string): boolean
   /** Closes the file once its readers are done; call it before or after the file is removed. */
   forget(path: string): void
   /** Closes what nobody reads; readers close the rest. */
@@ -67,6 +69,7 @@ export function createOpenFiles(max: number): OpenFiles {
       file.readers++
       return createReader(file)
     },
+    isRead: (path) => opening.has(path) || (files.peek(path)?.readers ?? 0) > 0,
     forget(path) {
       opening.delete(path)
       files.delete(path)

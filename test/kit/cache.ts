@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { openBlobFiles, type BlobFiles } from '../../edge/cache/blob-files.ts'
 import { createCachedBlobs, type CachedBlobs } from '../../edge/cache/blobs.ts'
+import type { EvictionObserver } from '../../edge/cache/evict.ts'
 import { openCacheIndex, type CacheIndex } from '../../edge/cache/cache-index.ts'
 
 /** The edge's cache in a folder, and what it is made of. */
@@ -19,6 +20,10 @@ export interface TestCacheOptions {
   /** What a test puts between the cache and its files, to hold or fail a step. */
   readonly wrapFiles?: (files: BlobFiles) => BlobFiles
   readonly wrapIndex?: (index: CacheIndex) => CacheIndex
+  /** Bytes that it may hold. */
+  readonly capacity?: (heldBytes: number) => Promise<number>
+  readonly eviction?: EvictionObserver
+  readonly now?: () => number
 }
 
 /** Opens a cache of real files and a real index; the caller closes it, and removes the folder. */
@@ -30,16 +35,17 @@ export async function openTestCache(
     onDiskFailed = (error) => assert.fail(String(error)),
     wrapFiles = (files) => files,
     wrapIndex = (index) => index,
+    ...rest
   } = options
   const files = wrapFiles(await openBlobFiles(root))
   const index = wrapIndex(await openCacheIndex(join(root, 'index')))
-  const blobs = await createCachedBlobs({ files, index, openFiles: 4, onDiskFailed })
+  const blobs = await createCachedBlobs({ files, index, openFiles: 4, onDiskFailed, ...rest })
   return {
     files,
     index,
     blobs,
     async close() {
-      blobs.close()
+      await blobs.close()
       await index.close()
     },
   }

@@ -1,0 +1,201 @@
+import type { Digest } from '../../shared/oci/digest.ts'
+import { createGdsf, type HeldBlob, type UseRecord } from './gdsf.ts'
+
+/** Keeps the cache within its size: what is held, what is on its way, and who goes for it. */
+export interface Evictor {
+  /** Bytes that the cache may take now; as of the last look at the disk. */
+  readonly capacityBytes: number
+  /** Bytes of fills that are running. */
+  readonly reservedBytes: number
+  /** A blob is held now. */
+  added(digest: Digest, bytes: number): void
+  /** How long it took to have a held blob: what is dear to fetch again stays longer. */
+  fetched(digest: Digest, blob: { readonly bytes: number; readonly ms: number }): void
+  /** A held blob was asked for. */
+  used(digest: Digest): void
+  /** A blob went for another reason than room. */
+  removed(digest: Digest): void
+  /** Nobody names it any more: it goes before others. */
+  demote(digest: Digest): void
+  /**
+   * Makes room for a blob that is to be stored.
+   * @returns what gives the room back, once the blob is held or given up
+   * @throws CacheFullError when nothing that is held may go for it
+   */
+  reserve(bytes: number): Promise<() => void>
+  /** Resolves when nothing is being evicted and all uses are recorded. */
+  close(): Promise<void>
+}
+
+/** There is no room, and none can be made: the blob is passed on without being kept. */
+export class CacheFullError extends Error {
+  constructor(bytes: number) {
+    super(`there is no room for ${bytes} bytes in the cache`)
+  }
+}
+
+export interface EvictorDeps {
+  /** What is held since before the start. */
+  readonly held: Iterable<HeldBlob>
+  readonly heldBytes: () => number
+  /** Bytes that the cache may take, by a look at the disk. */
+  readonly capacity: () => Promise<number>
+  /** Removes a blob unless somebody reads it. @returns whether it went */
+  readonly remove: (digest: Digest) => Promise<boolean>
+  /** Whether somebody reads it. */
+  readonly isRead: (digest: Digest) => boolean
+  readonly saveUses: (records: ReadonlyMap<Digest, UseRecord>) => Promise<void>
+  readonly now: () => number
+  readonly observer?: EvictionObserver | undefined
+}
+
+/** For the metrics. */
+export interface EvictionObserver {
+  /** @param idleMs since it was last asked for */
+  evicted(bytes: number, idleMs: number): void
+  /** A blob is back. @param afterMs since it was evicted */
+  returned(afterMs: number): void
+}
+
+/** Shares of the capacity: above the high one blobs go until the low one is reached. */
+const watermarks = { high: 0.92, low: 0.85 }
+/** What comes at this rate or faster, as from a primary nearby, costs 1; slower, as from a hub that limits, in proportion. */
+const usualBytesPerMs = 50 * 1024
+const dearest = 8
+/** A shorter fetch tells of the way there and back alone. */
+const measuredFromBytes = 256 * 1024
+/** How often uses are recorded (a crash forgets those since), and how old the last look at the disk may be. */
+const turnMs = 5000
+
+/** The caller closes it before the index. */
+export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
+  const { heldBytes, remove, isRead, now, observer } = deps
+  const gdsf = createGdsf()
+  gdsf.restore(deps.held)
+  const unsaved = new Set<Digest>()
+  let capacityBytes = await deps.capacity()
+  let lookedAt = now()
+  let reservedBytes = 0
+  let running: Promise<void> | undefined
+  let stepping: Promise<boolean> | undefined
+  let saving: Promise<void> = Promise.resolve()
+  let closed = false
+
+  const save = (): void => {
+    if (unsaved.size === 0) return
+    const records = new Map<Digest, UseRecord>()
+    for (const digest of unsaved) {
+      const record = gdsf.recordOf(digest)
+      if (record !== undefined) records.set(digest, record)
+    }
+    unsaved.clear()
+    // What a disk that fails forgets costs a worse choice later.
+    saving = saving.then(() => deps.saveUses(records)).catch(() => undefined)
+  }
+
+  const taken = (): number => heldBytes() + reservedBytes
+  const look = async (): Promise<void> => {
+    if (Math.abs(now() - lookedAt) < turnMs) return
+    lookedAt = now()
+    capacityBytes = await deps.capacity().catch(() => capacityBytes)
+  }
+  const evictOne = async (): Promise<boolean> => {
+    const given = gdsf.giveUp(now(), isRead)
+    if (given === undefined) return false
+    if (await remove(given.digest)) {
+      unsaved.delete(given.digest)
+      observer?.evicted(given.bytes, now() - given.lastUse)
+    } else gdsf.add(given.digest, { bytes: given.bytes, now: now() })
+    return true
+  }
+  // One at a time, whoever asks: two would each count what the other removes, and take one too many.
+  const step = (): Promise<boolean> => {
+    stepping ??= evictOne().finally(() => {
+      stepping = undefined
+    })
+    return stepping
+  }
+  const evictDownTo = async (bytes: () => number): Promise<void> => {
+    while (!closed && taken() > bytes() && (await step()));
+  }
+  const run = (): Promise<void> => {
+    running ??= evictDownTo(() => watermarks.low * capacityBytes).finally(() => {
+      running = undefined
+    })
+    return running
+  }
+  const check = async (): Promise<void> => {
+    await look()
+    if (taken() > watermarks.high * capacityBytes) await run()
+  }
+  const checkInBackground = (): void => {
+    // It fails only where a blob's file cannot be removed: then there is less room, and others go.
+    check().catch(() => undefined)
+  }
+
+  const timer = setInterval(() => {
+    save()
+    // Others may have filled the disk.
+    checkInBackground()
+  }, turnMs).unref()
+
+  return {
+    get capacityBytes() {
+      return capacityBytes
+    },
+    get reservedBytes() {
+      return reservedBytes
+    },
+    added(digest, bytes) {
+      const goneAt = gdsf.add(digest, { bytes, now: now() })
+      if (goneAt !== undefined) observer?.returned(now() - goneAt)
+      unsaved.add(digest)
+      checkInBackground()
+    },
+    fetched(digest, { bytes, ms }) {
+      if (bytes < measuredFromBytes) return
+      const slowness = (usualBytesPerMs * Math.max(ms, 1)) / bytes
+      gdsf.setCost(digest, Math.min(Math.max(slowness, 1), dearest))
+    },
+    used(digest) {
+      gdsf.use(digest, now())
+      unsaved.add(digest)
+    },
+    removed(digest) {
+      gdsf.remove(digest)
+      unsaved.delete(digest)
+    },
+    demote(digest) {
+      gdsf.demote(digest)
+      unsaved.add(digest)
+    },
+    async reserve(bytes) {
+      reservedBytes += bytes
+      let reserved = true
+      const release = (): void => {
+        if (reserved) reservedBytes -= bytes
+        reserved = false
+      }
+      try {
+        // For one that is too large nothing else has to go.
+        if (bytes > watermarks.low * capacityBytes) throw new CacheFullError(bytes)
+        await look()
+        checkInBackground()
+        // A client waits for this one: it needs room, and not all that the low mark asks for.
+        await evictDownTo(() => capacityBytes)
+        if (taken() > capacityBytes) throw new CacheFullError(bytes)
+        return release
+      } catch (error) {
+        release()
+        throw error
+      }
+    },
+    async close() {
+      closed = true
+      clearInterval(timer)
+      await Promise.allSettled([running, stepping])
+      save()
+      await saving
+    },
+  }
+}
