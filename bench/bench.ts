@@ -8,6 +8,8 @@ export interface BenchContext {
   readonly rounds: number
   /** Only what is counted rather than timed, where a bench has both. */
   readonly countsOnly: boolean
+  /** A file with a trace of real requests, for the bench that replays one. */
+  readonly trace?: string | undefined
   /** Tells the reader that it goes on. */
   readonly say: (line: string) => void
 }

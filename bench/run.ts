@@ -2,22 +2,28 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Bench } from './bench.ts'
+import type { Bench, BenchContext } from './bench.ts'
 import { canDrop } from './client.ts'
 import { network, runInNamespace } from './namespace.ts'
 import { formatResult, hasPassed, type BenchResult } from './report.ts'
 
-const names = ['hit-large', 'hit-tls', 'hit-small', 'coalesce', 'push'] as const
+const names = ['hit-large', 'hit-tls', 'hit-small', 'coalesce', 'push', 'evict'] as const
 
 const usage = `npm run bench -- [NAME…] [--counts] [--rounds N]
   NAME       one of ${names.join(', ')}; all without
   --counts   only those whose result is a count
-  --rounds   rounds that count (5); coalesce has its own`
+  --rounds   rounds that count (5); coalesce has its own
+  --trace    for evict: a file with one 'digest size' a line, in the order of the requests`
 
 async function main(): Promise<number> {
   const { positionals, values } = parseArgs({
     allowPositionals: true,
-    options: { counts: { type: 'boolean' }, rounds: { type: 'string' }, help: { type: 'boolean' } },
+    options: {
+      counts: { type: 'boolean' },
+      rounds: { type: 'string' },
+      trace: { type: 'string' },
+      help: { type: 'boolean' },
+    },
   })
   const unknown = positionals.filter((name) => !names.some((each) => each === name))
   if (values.help === true || unknown.length > 0) {
@@ -39,7 +45,11 @@ async function main(): Promise<number> {
   }
   let passed = true
   for (const bench of benches) {
-    const result = await run(bench, { countsOnly, rounds: Number(values.rounds ?? 5) })
+    const result = await run(bench, {
+      countsOnly,
+      rounds: Number(values.rounds ?? 5),
+      trace: values.trace,
+    })
     passed &&= hasPassed(result)
   }
   return passed ? 0 : 1
@@ -52,7 +62,7 @@ async function loadBench(name: (typeof names)[number]): Promise<Bench> {
 
 async function run(
   bench: Bench,
-  options: { countsOnly: boolean; rounds: number },
+  options: Pick<BenchContext, 'countsOnly' | 'rounds' | 'trace'>,
 ): Promise<BenchResult> {
   const folder = await mkdtemp(join(tmpdir(), `outport-bench-${bench.name}-`))
   const startedAt = performance.now()
