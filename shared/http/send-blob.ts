@@ -59,7 +59,7 @@ export interface BlobSender {
    */
   send(request: IncomingMessage, response: ServerResponse, blob: BlobToSend): Promise<SendResult>
   /**
-   * As `send`, for bytes that are in memory: the answer is written when this returns.
+   * As `send`, for bytes that are in memory: the answer is written in this turn of the loop.
    * @param onClosed called once, when the connection took the body or the client went away
    */
   sendBytes(

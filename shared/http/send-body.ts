@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import { endTogether } from './end-together.ts'
 import {
   fittingSize,
   plainBufferBytes,
@@ -111,7 +112,6 @@ export function endBody(
   bytes: Buffer | undefined,
   onClosed: (sent: SentBody) => void,
 ): void {
-  // An end that meets a destroyed response emits an error, which would end the process.
   if (response.destroyed) return onClosed(aborted)
   // It comes once, and `once` would wrap it.
   response.on('close', () => {
@@ -119,9 +119,8 @@ export function endBody(
       response.writableFinished ? { bytes: bytes?.length ?? 0, outcome: 'complete' } : aborted,
     )
   })
-  if (bytes !== undefined && bytes.length <= stringBytes)
-    response.end(bytes.toString('latin1'), 'latin1')
-  else response.end(bytes)
+  const isSmall = bytes !== undefined && bytes.length <= stringBytes
+  endTogether(response, isSmall ? bytes.toString('latin1') : bytes)
 }
 
 const aborted: SentBody = { bytes: 0, outcome: 'aborted' }
