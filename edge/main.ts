@@ -240,7 +240,8 @@ function observeFills(
     },
     diskFailed: disk.failed,
     ended: ({ kind, digest, size, receivedBytes, ms, error }: FillOutcome) => {
-      if (kind === 'stored' && isDigest(digest)) blobs.fetched(digest, ms)
+      if (kind === 'stored' && size !== undefined && isDigest(digest))
+        blobs.fetched(digest, { bytes: size, ms })
       log.info(
         { digest, bytes: size, receivedBytes, ms: Math.round(ms), reason: kind, err: error },
         'fill done',

@@ -57,7 +57,7 @@ export function createEvictionMetrics(registry: Registry): EvictionObserver {
     evicted(size, idleMs) {
       blobs.inc()
       bytes.inc(size)
-      idle.observe(idleMs / 1000)
+      if (idleMs !== undefined) idle.observe(idleMs / 1000)
     },
     returned(afterMs) {
       if (afterMs <= regrettedMs) returned.inc()
@@ -152,7 +152,7 @@ export function createEdgeMetrics({
     },
     {
       name: 'outport_edge_cache_failing',
-      help: '1 while blobs are passed on without being kept, because the disk is full or fails.',
+      help: '1 since a blob found no room or the disk failed, until one is stored well after that.',
       value: () => (disk.isFailing() ? 1 : 0),
     },
     {

@@ -1,11 +1,12 @@
 import { LRUCache } from 'lru-cache'
 import { createOpenFiles } from '../../shared/files/open-files.ts'
-import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
+import type { OpenedSink } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
-import { digestOfPart, type BlobFiles, type PartFile, type PartName } from './blob-files.ts'
+import type { BlobFiles } from './blob-files.ts'
 import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
 import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
+import { createParts } from './parts.ts'
 import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
@@ -33,10 +34,10 @@ export interface CachedBlobs {
    */
   addLink(origin: Origin, digest: Digest, link: Pick<Link, 'mediaType'>): Promise<void>
   /** How many milliseconds a blob took that is held now. */
-  fetched(digest: Digest, ms: number): void
+  fetched(digest: Digest, blob: { readonly bytes: number; readonly ms: number }): void
   /** A held blob is being answered from memory. */
   used(digest: Digest): void
-  /** Nobody names a held blob any more, as far as one can know: it goes first when room is needed. */
+  /** It may be that nobody asks for a held blob again: it goes next when room is needed, unless somebody does. */
   demote(digest: Digest): void
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
   drop(digest: Digest): Promise<void>
@@ -52,7 +53,7 @@ export interface CachedBlobsDeps {
   readonly index: CacheIndex
   /** Files kept open without a reader. */
   readonly openFiles: number
-  /** Told once when the disk begins to fail; it is served without it. */
+  /** Told of what the disk refused; it is served without it. */
   readonly onDiskFailed: (error: unknown) => void
   /** Told when a blob was stored. */
   readonly onStored?: (() => void) | undefined
@@ -60,6 +61,13 @@ export interface CachedBlobsDeps {
   readonly capacity?: ((heldBytes: number) => Promise<number>) | undefined
   readonly eviction?: EvictionObserver | undefined
   readonly now?: (() => number) | undefined
+}
+
+interface BlobToStore {
+  readonly size: number
+  readonly publish: () => Promise<void>
+  /** Called when it counts as held. */
+  readonly counted?: () => void
 }
 
 /** Links that could not be written, at a few hundred bytes each. */
@@ -77,33 +85,37 @@ export async function createCachedBlobs({
   now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
   if (!index.complete) await rebuildIndex(files, index)
-  const left = await settleParts(files, index)
+  // What is looked at and then changed: each digest's file with its entry, and each link.
+  const { inTurn } = createTurns()
+  const parts = await createParts({
+    files,
+    index,
+    reserve: (bytes) => evictor.reserve(bytes),
+    store: (digest, blob) => inTurn(digest, () => store(digest, blob)),
+  })
   const held = await index.listHeld()
   const total = { bytes: held.reduce((sum, { bytes }) => sum + bytes, 0), count: held.length }
   const opened = createOpenFiles(openFiles)
   const unwritten = new LRUCache<string, Link>({ max: rememberedLinks })
-  // What is looked at and then changed: each digest's file with its entry, and each link.
-  const { inTurn } = createTurns()
-  let failing = false
 
-  /** Does without what the disk refuses, and says so when that begins. @returns whether it worked */
+  /** Does without what the disk refuses, and tells of it. @returns whether it worked */
   const unlessDiskFails = async (write: () => Promise<void>): Promise<boolean> => {
     try {
       await write()
-      failing = false
+      return true
     } catch (error) {
-      if (!failing) onDiskFailed(error)
-      failing = true
+      onDiskFailed(error)
+      return false
     }
-    return !failing
   }
   /** Gives the digest its file by `publish`, and then its entry. Call it, and `remove`, in the digest's turn. */
-  const store = async (digest: Digest, size: number, publish: () => Promise<void>) => {
+  const store = async (digest: Digest, { size, publish, counted }: BlobToStore) => {
     await publish()
     const before = index.stored(digest)
     await index.putStored(digest, { size })
     total.bytes += size - (before?.size ?? 0)
     if (before === undefined) total.count++
+    counted?.()
     evictor.added(digest, size)
     onStored?.()
   }
@@ -120,11 +132,17 @@ export async function createCachedBlobs({
     inTurn(digest, async () => {
       const entry = index.stored(digest)
       if (isRead(digest)) return false
-      if (entry !== undefined) await remove(digest, entry)
-      opened.forget(files.pathOf(digest))
+      try {
+        if (entry !== undefined) await remove(digest, entry)
+        // One whose entry went the last time, and its file did not.
+        else await files.remove(digest)
+      } finally {
+        opened.forget(files.pathOf(digest))
+      }
       return true
     })
-  const isRead = (digest: Digest): boolean => opened.isRead(files.pathOf(digest))
+  const isRead = (digest: Digest): boolean =>
+    parts.isOpen(digest) || opened.isRead(files.pathOf(digest))
   const drop = (digest: Digest): Promise<void> =>
     inTurn(digest, async () => {
       const entry = index.stored(digest)
@@ -141,11 +159,15 @@ export async function createCachedBlobs({
     })
   const evictor = await createEvictor({
     held,
-    heldBytes: () => total.bytes,
-    capacity: () => capacity(total.bytes),
+    heldBytes: () => total.bytes + parts.leftBytes,
+    capacity: () => capacity(total.bytes + parts.leftBytes + parts.openBytes),
+    removeRest: () => parts.removeOldest(),
     remove: evict,
     isRead,
-    saveUses: (records) => index.putUses(records),
+    onFailed: onDiskFailed,
+    // A blob may have gone since; its record would be taken for that of its return.
+    saveUses: (records) =>
+      index.putUses(new Map([...records].filter(([digest]) => index.stored(digest) !== undefined))),
     now,
     observer: eviction,
   })
@@ -158,10 +180,7 @@ export async function createCachedBlobs({
     total,
     room: evictor,
     size: (digest) => index.stored(digest)?.size,
-    fetched(digest, ms) {
-      const bytes = index.stored(digest)?.size
-      if (bytes !== undefined) evictor.fetched(digest, { bytes, ms })
-    },
+    fetched: (digest, blob) => evictor.fetched(digest, blob),
     used: (digest) => evictor.used(digest),
     demote: (digest) => evictor.demote(digest),
     async open(digest) {
@@ -186,17 +205,10 @@ export async function createCachedBlobs({
     put: (digest, bytes) =>
       inTurn(digest, async () => {
         if (index.stored(digest) !== undefined) return
-        await unlessDiskFails(() => store(digest, bytes.length, () => files.put(digest, bytes)))
+        const blob = { size: bytes.length, publish: () => files.put(digest, bytes) }
+        await unlessDiskFails(() => store(digest, blob))
       }),
-    openSink: (digest) =>
-      openSink({
-        digest,
-        files,
-        index,
-        left,
-        reserve: (size) => evictor.reserve(size),
-        store: (size, publish) => inTurn(digest, () => store(digest, size, publish)),
-      }),
+    openSink: (digest) => parts.openSink(digest),
     link: linkOf,
     addLink: (origin, digest, { mediaType }) =>
       inTurn(linkKey(origin, digest), async () => {
@@ -222,76 +234,6 @@ export async function createCachedBlobs({
   }
 }
 
-/** Parts that fills left behind, at most one of a digest: the next fill of it takes it over. */
-type LeftParts = Map<Digest, PartName>
-
-interface SinkDeps {
-  readonly digest: Digest
-  readonly files: BlobFiles
-  readonly index: CacheIndex
-  readonly left: LeftParts
-  /** Makes room, and returns what gives it back. */
-  readonly reserve: Evictor['reserve']
-  /** Gives the digest its file by `publish`, and its entry. */
-  readonly store: (size: number, publish: () => Promise<void>) => Promise<void>
-}
-
-async function openSink(deps: SinkDeps): Promise<OpenedSink> {
-  const { digest, files, index, left, reserve, store } = deps
-  const part = (await takeOver(deps)) ?? (await files.createPart(digest))
-  const progress = index.progress(part.name)
-  let ended = false
-  let release = (): void => {}
-  const sink: Sink = {
-    async reserve(size) {
-      release()
-      release = await reserve(size)
-    },
-    write: (buffer, offset) => part.write(buffer, offset),
-    read: (buffer, offset) => part.read(buffer, offset),
-    sync: () => part.sync(),
-    saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
-    async commit(size) {
-      ended = true
-      await store(size, async () => {
-        await part.publish(size)
-        // From here on it is counted as held.
-        release()
-      })
-      await index.removeProgress(part.name)
-    },
-    async discard() {
-      ended = true
-      await index.removeProgress(part.name)
-      await part.discard()
-    },
-    async close() {
-      release()
-      await part.close()
-      if (!ended) await leave()
-    },
-  }
-  return progress === undefined ? { sink } : { sink, held: progress.held, size: progress.size }
-
-  /** What a fill that did not get to its end leaves for the next one, unless there is something already. */
-  async function leave(): Promise<void> {
-    const { name } = part
-    if (index.progress(name) !== undefined && !left.has(digest)) {
-      left.set(digest, name)
-      return
-    }
-    await index.removeProgress(name)
-    await files.removePart(name)
-  }
-}
-
-async function takeOver({ digest, files, left }: SinkDeps): Promise<PartFile | undefined> {
-  const name = left.get(digest)
-  if (name === undefined) return undefined
-  left.delete(digest)
-  return files.openPart(name)
-}
-
 /** A lost index is only an index: sizes stand in the folder, links beside the blobs. */
 async function rebuildIndex(files: BlobFiles, index: CacheIndex): Promise<void> {
   for await (const { digest, size } of files.list()) {
@@ -302,30 +244,6 @@ async function rebuildIndex(files: BlobFiles, index: CacheIndex): Promise<void> 
     }
   }
   await index.markComplete()
-}
-
-/**
- * After a crash: a part without a record is worthless (its bytes may be holes), a record without a part
- * belongs to a blob that was proved, synced and renamed, and only missed its entry. The rest is left for
- * whoever fills the digest next.
- */
-async function settleParts(files: BlobFiles, index: CacheIndex): Promise<LeftParts> {
-  const left: LeftParts = new Map()
-  const there = new Set(await files.listParts())
-  const recorded = new Set(await index.listProgress())
-  for (const name of there) if (!recorded.has(name)) await files.removePart(name)
-  for (const name of recorded) {
-    const digest = digestOfPart(name)
-    if (digest !== undefined && there.has(name) && !left.has(digest)) {
-      left.set(digest, name)
-      continue
-    }
-    const size = digest === undefined ? undefined : await files.size(digest)
-    if (digest !== undefined && size !== undefined) await index.putStored(digest, { size })
-    await index.removeProgress(name)
-    await files.removePart(name)
-  }
-  return left
 }
 
 function linkKey({ upstream, repository }: Origin, digest: Digest): string {

@@ -15,7 +15,7 @@ export interface Evictor {
   used(digest: Digest): void
   /** A blob went for another reason than room. */
   removed(digest: Digest): void
-  /** Nobody names it any more: it goes before others. */
+  /** It may be that nobody asks for it again: it goes next, unless somebody does. */
   demote(digest: Digest): void
   /**
    * Makes room for a blob that is to be stored.
@@ -40,10 +40,14 @@ export interface EvictorDeps {
   readonly heldBytes: () => number
   /** Bytes that the cache may take, by a look at the disk. */
   readonly capacity: () => Promise<number>
+  /** Removes something that is less worth than any blob. @returns whether there was anything */
+  readonly removeRest: () => Promise<boolean>
   /** Removes a blob unless somebody reads it. @returns whether it went */
   readonly remove: (digest: Digest) => Promise<boolean>
   /** Whether somebody reads it. */
   readonly isRead: (digest: Digest) => boolean
+  /** Told when a blob could not be removed. */
+  readonly onFailed: (error: unknown) => void
   readonly saveUses: (records: ReadonlyMap<Digest, UseRecord>) => Promise<void>
   readonly now: () => number
   readonly observer?: EvictionObserver | undefined
@@ -51,8 +55,8 @@ export interface EvictorDeps {
 
 /** For the metrics. */
 export interface EvictionObserver {
-  /** @param idleMs since it was last asked for */
-  evicted(bytes: number, idleMs: number): void
+  /** @param idleMs since it was last asked for, if that is known */
+  evicted(bytes: number, idleMs: number | undefined): void
   /** A blob is back. @param afterMs since it was evicted */
   returned(afterMs: number): void
 }
@@ -64,6 +68,8 @@ const usualBytesPerMs = 50 * 1024
 const dearest = 8
 /** A shorter fetch tells of the way there and back alone. */
 const measuredFromBytes = 256 * 1024
+/** How long a client's first byte may wait for others to go. */
+const roomWithinMs = 1000
 /** How often uses are recorded (a crash forgets those since), and how old the last look at the disk may be. */
 const turnMs = 5000
 
@@ -100,12 +106,19 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     capacityBytes = await deps.capacity().catch(() => capacityBytes)
   }
   const evictOne = async (): Promise<boolean> => {
+    if (await deps.removeRest()) return true
     const given = gdsf.giveUp(now(), isRead)
     if (given === undefined) return false
-    if (await remove(given.digest)) {
-      unsaved.delete(given.digest)
-      observer?.evicted(given.bytes, now() - given.lastUse)
-    } else gdsf.add(given.digest, { bytes: given.bytes, now: now() })
+    let gone = false
+    try {
+      gone = await remove(given.digest)
+    } finally {
+      // One whose removal failed is still there, and another time it may go.
+      if (!gone) gdsf.add(given.digest, { bytes: given.bytes, now: now() })
+    }
+    if (!gone) return true
+    unsaved.delete(given.digest)
+    observer?.evicted(given.bytes, given.lastUse === 0 ? undefined : now() - given.lastUse)
     return true
   }
   // One at a time, whoever asks: two would each count what the other removes, and take one too many.
@@ -115,8 +128,8 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     })
     return stepping
   }
-  const evictDownTo = async (bytes: () => number): Promise<void> => {
-    while (!closed && taken() > bytes() && (await step()));
+  const evictDownTo = async (bytes: () => number, until = Infinity): Promise<void> => {
+    while (!closed && taken() > bytes() && performance.now() < until && (await step()));
   }
   const run = (): Promise<void> => {
     running ??= evictDownTo(() => watermarks.low * capacityBytes).finally(() => {
@@ -129,8 +142,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     if (taken() > watermarks.high * capacityBytes) await run()
   }
   const checkInBackground = (): void => {
-    // It fails only where a blob's file cannot be removed: then there is less room, and others go.
-    check().catch(() => undefined)
+    check().catch(deps.onFailed)
   }
 
   const timer = setInterval(() => {
@@ -156,6 +168,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
       if (bytes < measuredFromBytes) return
       const slowness = (usualBytesPerMs * Math.max(ms, 1)) / bytes
       gdsf.setCost(digest, Math.min(Math.max(slowness, 1), dearest))
+      unsaved.add(digest)
     },
     used(digest) {
       gdsf.use(digest, now())
@@ -177,12 +190,13 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
         reserved = false
       }
       try {
-        // For one that is too large nothing else has to go.
-        if (bytes > watermarks.low * capacityBytes) throw new CacheFullError(bytes)
+        // Whatever went, those that are on their way would not fit with it: nothing has to go.
+        const fits = bytes <= watermarks.low * capacityBytes && reservedBytes <= capacityBytes
+        if (!fits) throw new CacheFullError(bytes)
         await look()
         checkInBackground()
-        // A client waits for this one: it needs room, and not all that the low mark asks for.
-        await evictDownTo(() => capacityBytes)
+        // A client waits: this one needs room, not all that the low mark asks for, and it needs it soon.
+        await evictDownTo(() => capacityBytes, performance.now() + roomWithinMs)
         if (taken() > capacityBytes) throw new CacheFullError(bytes)
         return release
       } catch (error) {

@@ -14,7 +14,7 @@ export interface Gdsf {
   use(digest: Digest, now: number): void
   /** What it costs to have it again, as a multiple of what is usual. */
   setCost(digest: Digest, cost: number): void
-  /** Nobody will ask for it again, as far as one can know: it goes before what somebody may. */
+  /** It may be that nobody asks for it again: it goes next, unless somebody does. */
   demote(digest: Digest): void
   /** It went for another reason: nothing of it is remembered. */
   remove(digest: Digest): void
@@ -33,7 +33,7 @@ export interface Gdsf {
 export interface GivenUp {
   readonly digest: Digest
   readonly bytes: number
-  /** When it was last asked for, on the clock of `now`. */
+  /** When it was last asked for, on the clock of `now`; 0 when that is not known. */
   readonly lastUse: number
 }
 
@@ -41,6 +41,7 @@ export interface GivenUp {
 export interface UseRecord {
   readonly uses: number
   readonly lastUse: number
+  readonly cost: number
   readonly priority: number
 }
 
@@ -65,6 +66,7 @@ interface Entry {
 
 interface Ghost {
   readonly uses: number
+  readonly cost: number
   readonly at: number
 }
 
@@ -150,7 +152,7 @@ export function createGdsf(): Gdsf {
     add(digest, { bytes, now }) {
       const ghost = ghosts.get(digest)
       ghosts.delete(digest)
-      const cost = entries.get(digest)?.cost ?? 1
+      const cost = entries.get(digest)?.cost ?? ghost?.cost ?? 1
       const uses = (entries.get(digest)?.uses ?? ghost?.uses ?? 0) + 1
       remove(digest)
       const priority = priorityOf({ uses, cost, bytes })
@@ -175,7 +177,6 @@ export function createGdsf(): Gdsf {
     demote(digest) {
       const entry = entries.get(digest)
       if (entry === undefined) return
-      entry.uses = 0
       entry.priority = age
       settle(entry)
     },
@@ -189,10 +190,10 @@ export function createGdsf(): Gdsf {
             takeOut(top)
             kept.push(top)
           } else {
-            const { digest, bytes, uses, lastUse } = top
+            const { digest, bytes, uses, cost, lastUse } = top
             age = Math.max(age, top.priority)
             remove(digest)
-            lay(digest, { uses, at: now })
+            lay(digest, { uses, cost, at: now })
             return { digest, bytes, lastUse }
           }
         }
@@ -204,8 +205,8 @@ export function createGdsf(): Gdsf {
     recordOf(digest) {
       const entry = entries.get(digest)
       if (entry === undefined) return undefined
-      const { uses, lastUse, priority } = entry
-      return { uses, lastUse, priority }
+      const { uses, lastUse, cost, priority } = entry
+      return { uses, lastUse, cost, priority }
     },
     restore(blobs) {
       const all = [...blobs]
@@ -216,8 +217,8 @@ export function createGdsf(): Gdsf {
       )
       if (age === Infinity) age = 0
       for (const { digest, bytes, record } of all) {
-        const { uses, lastUse, priority } = record ?? { uses: 0, lastUse: 0, priority: 0 }
-        insert({ digest, bytes, uses, cost: 1, lastUse, priority, queued: priority, place: -1 })
+        const known = record ?? { uses: 0, lastUse: 0, cost: 1, priority: 0 }
+        insert({ digest, bytes, ...known, queued: known.priority, place: -1 })
       }
     },
   }

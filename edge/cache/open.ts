@@ -19,7 +19,7 @@ export interface CacheOptions {
   readonly openFiles: number
   /** Told when the index was damaged and is made again from the disk. */
   readonly onDamaged: (error: unknown) => void
-  /** Told once when the disk begins to fail. */
+  /** Told of what the disk refused. */
   readonly onDiskFailed: (error: unknown) => void
   /** Told when a blob was stored. */
   readonly onStored?: () => void

@@ -135,7 +135,10 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     return manifest.digest
   }
 
-  /** What only the image that a tag has moved away from is made of goes first when room is needed. */
+  /**
+   * What the image is made of that a tag has moved away from goes next when room is needed, unless somebody still asks for
+   * it: another image may have the same layers. Of an index, its manifests; their layers age.
+   */
   const demoteImage = async (
     origin: Origin,
     { tag, digest, by }: { readonly tag: Tag; readonly digest: Digest; readonly by: Buffer },

@@ -36,6 +36,13 @@ interface OpenFile {
 /** Keeps at most `max` files open without a reader. */
 export function createOpenFiles(max: number): OpenFiles {
   const opening = new Map<string, Promise<OpenFile | undefined>>()
+  /** By path: a file that is no longer kept open may still have some. */
+  const readers = new Map<string, number>()
+  const countReader = (path: string, by: 1 | -1): void => {
+    const count = (readers.get(path) ?? 0) + by
+    if (count > 0) readers.set(path, count)
+    else readers.delete(path)
+  }
   const files = new LRUCache<string, OpenFile>({
     max,
     dispose: (file) => {
@@ -67,9 +74,10 @@ export function createOpenFiles(max: number): OpenFiles {
       const file = await find(path)
       if (file === undefined) return undefined
       file.readers++
-      return createReader(file)
+      countReader(path, 1)
+      return createReader(file, () => countReader(path, -1))
     },
-    isRead: (path) => opening.has(path) || (files.peek(path)?.readers ?? 0) > 0,
+    isRead: (path) => opening.has(path) || readers.has(path),
     forget(path) {
       opening.delete(path)
       files.delete(path)
@@ -97,7 +105,7 @@ async function openFile(path: string): Promise<OpenFile | undefined> {
   }
 }
 
-function createReader(file: OpenFile): FileReader {
+function createReader(file: OpenFile, onClosed: () => void): FileReader {
   let open = true
   return {
     size: file.size,
@@ -106,6 +114,7 @@ function createReader(file: OpenFile): FileReader {
     async close() {
       if (!open) return
       open = false
+      onClosed()
       await leave(file)
     },
   }

@@ -107,27 +107,92 @@ test('fills that run together never promise more than there is', async (t) => {
   const cache = await openTestCache(await tempFolder(t), { capacity })
   t.after(() => cache.close())
   const { blobs } = cache
-  const outcomes = await Promise.allSettled(Array.from({ length: 5 }, () => store(blobs, 30_000)))
-  const stored = outcomes.filter(({ status }) => status === 'fulfilled').length
+  const held = await store(blobs, 5000)
+  const outcomes = await Promise.allSettled(Array.from({ length: 5 }, () => store(blobs, 28_000)))
+  const refused = outcomes.filter(({ status }) => status === 'rejected')
+  assert.equal(refused.length, 2)
   for (const outcome of outcomes)
     if (outcome.status === 'rejected') assert.ok(outcome.reason instanceof CacheFullError)
-  assert.ok(stored >= 3, `${stored} of 5 were stored`)
-  await settled(blobs)
   assert.equal(blobs.room.reservedBytes, 0)
+  await settled(blobs)
+  // Nothing went for those that were refused.
+  assert.equal(blobs.size(held), 5000)
+})
+
+test('a blob whose fill still has readers stays', async (t) => {
+  const cache = await openTestCache(await tempFolder(t), { capacity })
+  t.after(() => cache.close())
+  const { blobs } = cache
+  const bytes = randomBytes(40_000)
+  const { sink } = await blobs.openSink(digestOf(bytes))
+  await sink.write(bytes, 0)
+  await sink.commit(bytes.length)
+  const other = await store(blobs, 40_000)
+  for (let use = 0; use < 9; use++) blobs.used(other)
+  await store(blobs, 20_000)
+  await settled(blobs)
+  assert.equal(blobs.size(digestOf(bytes)), 40_000)
+  assert.equal(blobs.size(other), undefined)
+  await sink.close()
+  await store(blobs, 40_000)
+  await settled(blobs)
+  assert.equal(blobs.size(digestOf(bytes)), undefined)
+})
+
+test('what an unfinished fill left counts, also after a restart, and goes before any blob', async (t) => {
+  const root = await tempFolder(t)
+  const first = await openTestCache(root, { capacity })
+  const bytes = randomBytes(30_000)
+  const { sink } = await first.blobs.openSink(digestOf(bytes))
+  await sink.write(bytes.subarray(0, 25_000), 0)
+  await sink.saveProgress?.({ size: bytes.length, held: [{ start: 0, end: 25_000 }] })
+  await sink.close()
+  const held = await store(first.blobs, 60_000)
+  await first.close()
+  const second = await openTestCache(root, { capacity })
+  t.after(() => second.close())
+  assert.equal((await second.files.listParts()).length, 1)
+  await store(second.blobs, 20_000)
+  await waitFor('the part to go', async () => (await second.files.listParts()).length === 0)
+  assert.equal(second.blobs.size(held), 60_000)
+})
+
+test('a blob that could not be removed goes another time', async (t) => {
+  let failures = 1
+  const errors: unknown[] = []
+  const cache = await openTestCache(await tempFolder(t), {
+    capacity,
+    onDiskFailed: (error) => errors.push(error),
+    wrapIndex: (index) => ({
+      ...index,
+      async removeStored(digest) {
+        if (failures-- > 0) throw new Error('no space left')
+        await index.removeStored(digest)
+      },
+    }),
+  })
+  t.after(() => cache.close())
+  const { blobs } = cache
+  const old = await store(blobs, 50_000)
+  await store(blobs, 45_000)
+  await waitFor('the failure to be told', () => errors.length > 0)
+  await store(blobs, 30_000)
+  await settled(blobs)
+  assert.equal(blobs.size(old), undefined)
 })
 
 test('how a blob was used outlives a restart', async (t) => {
   const root = await tempFolder(t)
   const first = await openTestCache(root, { capacity })
-  const [used, unused] = [await store(first.blobs, 40_000), await store(first.blobs, 40_000)]
-  for (let use = 0; use < 3; use++) first.blobs.used(used)
+  const most = await store(first.blobs, 14_000)
+  for (let n = 0; n < 5; n++) await store(first.blobs, 14_000)
+  for (let use = 0; use < 3; use++) first.blobs.used(most)
   await first.close()
   const second = await openTestCache(root, { capacity })
   t.after(() => second.close())
-  await store(second.blobs, 30_000)
-  await settled(second.blobs)
-  assert.equal(second.blobs.size(used), 40_000)
-  assert.equal(second.blobs.size(unused), undefined)
+  await store(second.blobs, 60_000)
+  await waitFor('the others to go', () => second.blobs.total.count === 2)
+  assert.equal(second.blobs.size(most), 14_000)
 })
 
 test('a disk that others fill is noticed, and the cache gives way', async (t) => {

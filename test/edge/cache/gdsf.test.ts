@@ -80,7 +80,7 @@ test('after a restart the order is as before, and blobs without a record go firs
 /** The definition, read off at every step. */
 interface Model {
   readonly blobs: Map<Digest, { bytes: number; uses: number; cost: number; priority: number }>
-  readonly ghosts: Map<Digest, number>
+  readonly ghosts: Map<Digest, { uses: number; cost: number }>
   age: number
 }
 
@@ -134,15 +134,19 @@ test('for any order of calls the blob that goes is one of the lowest priority th
           assert.equal(given.bytes, blob.bytes)
           model.age = Math.max(model.age, blob.priority)
           model.blobs.delete(given.digest)
-          model.ghosts.set(given.digest, blob.uses)
+          model.ghosts.set(given.digest, blob)
           continue
         }
         const digest = digestOf(step.n)
         const blob = model.blobs.get(digest)
         if (step.kind === 'add') {
           gdsf.add(digest, { bytes: step.bytes, now })
-          const uses = (blob?.uses ?? model.ghosts.get(digest) ?? 0) + 1
-          const next = { bytes: step.bytes, uses, cost: blob?.cost ?? 1 }
+          const uses = ((blob ?? model.ghosts.get(digest))?.uses ?? 0) + 1
+          const next = {
+            bytes: step.bytes,
+            uses,
+            cost: (blob ?? model.ghosts.get(digest))?.cost ?? 1,
+          }
           model.blobs.set(digest, { ...next, priority: priorityOf(next) })
           model.ghosts.delete(digest)
         } else if (step.kind === 'remove') {
@@ -160,7 +164,6 @@ test('for any order of calls the blob that goes is one of the lowest priority th
         } else {
           gdsf.demote(digest)
           if (blob !== undefined) {
-            blob.uses = 0
             blob.priority = model.age
           }
         }
