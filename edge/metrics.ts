@@ -164,7 +164,8 @@ export function createEdgeMetrics({
   return {
     served: (source, bytes) => {
       served[source] += bytes
-      answers[source]++
+      // A HEAD, a 304 and an aborted answer brought nobody anything.
+      if (bytes > 0) answers[source]++
     },
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),

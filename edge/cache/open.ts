@@ -37,7 +37,7 @@ async function capacityOf(
   { size = Infinity, heldBytes }: { readonly size: number | undefined; readonly heldBytes: number },
 ): Promise<number> {
   const { bavail, bsize } = await statfs(folder)
-  return Math.min(size, diskShare * (heldBytes + bavail * bsize))
+  return Math.min(size, Math.floor(diskShare * (heldBytes + bavail * bsize)))
 }
 
 /**
