@@ -65,6 +65,24 @@ export function createEvictionMetrics(registry: Registry): EvictionObserver {
   }
 }
 
+/** Registers a counter of what was served, and gives its values: plain numbers, since every hit counts. */
+function countBySource(
+  registry: Registry,
+  counter: { readonly name: string; readonly help: string },
+): { hit: number; fill: number } {
+  const values = { hit: 0, fill: 0 }
+  new Counter({
+    ...counter,
+    labelNames: ['source'],
+    registers: [registry],
+    collect() {
+      this.reset()
+      for (const [source, value] of Object.entries(values)) this.inc({ source }, value)
+    },
+  })
+  return values
+}
+
 /** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
 export function createEdgeMetrics({
   registry,
@@ -74,28 +92,13 @@ export function createEdgeMetrics({
   disk,
 }: EdgeMetricsDeps): EdgeMetrics {
   const registers = [registry]
-  // Plain numbers, since every hit counts.
-  const served = { hit: 0, fill: 0 }
-  new Counter({
+  const served = countBySource(registry, {
     name: 'outport_edge_served_bytes_total',
     help: 'Body bytes sent to clients, by where they came from.',
-    labelNames: ['source'],
-    registers,
-    collect() {
-      this.reset()
-      for (const [source, bytes] of Object.entries(served)) this.inc({ source }, bytes)
-    },
   })
-  const answers = { hit: 0, fill: 0 }
-  new Counter({
+  const answers = countBySource(registry, {
     name: 'outport_edge_served_total',
     help: 'Blobs and manifests sent to clients, by where they came from: hit ÷ all is the hit ratio by object.',
-    labelNames: ['source'],
-    registers,
-    collect() {
-      this.reset()
-      for (const [source, count] of Object.entries(answers)) this.inc({ source }, count)
-    },
   })
   const received = new Counter({
     name: 'outport_edge_upstream_bytes_total',

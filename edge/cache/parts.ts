@@ -1,3 +1,4 @@
+import { createUseCounts } from '../../shared/files/use-counts.ts'
 import type { OpenedSink, Sink, SinkProgress } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { digestOfPart, type BlobFiles, type PartFile, type PartName } from './blob-files.ts'
@@ -40,26 +41,17 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
   const left = await settleParts(files, index)
   let leftBytes = [...left.values()].reduce((sum, { bytes }) => sum + bytes, 0)
   let openBytes = 0
-  const open = new Map<Digest, number>()
-  const countOpen = (digest: Digest, by: 1 | -1): void => {
-    const count = (open.get(digest) ?? 0) + by
-    if (count > 0) open.set(digest, count)
-    else open.delete(digest)
-  }
+  const open = createUseCounts<Digest>()
 
   const takeLeft = (digest: Digest): LeftPart | undefined => {
     const found = left.get(digest)
     if (left.delete(digest)) leftBytes -= found?.bytes ?? 0
     return found
   }
-  const forget = async (name: PartName): Promise<void> => {
-    await index.removeProgress(name)
-    await files.removePart(name)
-  }
   /** What a fill that did not get to its end leaves for the next one, unless there is something already. */
   const leave = async (digest: Digest, name: PartName): Promise<void> => {
     const progress = index.progress(name)
-    if (progress === undefined || left.has(digest)) return forget(name)
+    if (progress === undefined || left.has(digest)) return forgetPart(name, { files, index })
     const bytes = bytesOf(progress)
     left.set(digest, { name, bytes })
     leftBytes += bytes
@@ -76,12 +68,12 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
     get openBytes() {
       return openBytes
     },
-    isOpen: (digest) => open.has(digest),
+    isOpen: (digest) => open.isUsed(digest),
     async removeOldest() {
       const [digest] = left.keys()
       const oldest = digest && takeLeft(digest)
       if (oldest === undefined) return false
-      await forget(oldest.name)
+      await forgetPart(oldest.name, { files, index })
       return true
     },
     async openSink(digest) {
@@ -91,7 +83,13 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
       let release = (): void => {}
       let written = progress === undefined ? 0 : bytesOf(progress)
       openBytes += written
-      countOpen(digest, 1)
+      open.begin(digest)
+      /** Its bytes count as held, or not at all, from here on. */
+      const uncount = (): void => {
+        release()
+        openBytes -= written
+        written = 0
+      }
       const sink: Sink = {
         async reserve(size) {
           release()
@@ -107,12 +105,7 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
         saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
         async commit(size) {
           ended = true
-          const counted = (): void => {
-            release()
-            openBytes -= written
-            written = 0
-          }
-          await store(digest, { size, publish: () => part.publish(size), counted })
+          await store(digest, { size, publish: () => part.publish(size), counted: uncount })
           await index.removeProgress(part.name)
         },
         async discard() {
@@ -121,10 +114,8 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
           await part.discard()
         },
         async close() {
-          release()
-          openBytes -= written
-          written = 0
-          countOpen(digest, -1)
+          uncount()
+          open.end(digest)
           await part.close()
           if (!ended) await leave(digest, part.name)
         },
@@ -157,8 +148,15 @@ async function settleParts(files: BlobFiles, index: CacheIndex): Promise<Map<Dig
     }
     const size = digest === undefined ? undefined : await files.size(digest)
     if (digest !== undefined && size !== undefined) await index.putStored(digest, { size })
-    await index.removeProgress(name)
-    await files.removePart(name)
+    await forgetPart(name, { files, index })
   }
   return left
+}
+
+async function forgetPart(
+  name: PartName,
+  { files, index }: Pick<PartsDeps, 'files' | 'index'>,
+): Promise<void> {
+  await index.removeProgress(name)
+  await files.removePart(name)
 }

@@ -1,6 +1,7 @@
 import { read as readDescriptor } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { LRUCache } from 'lru-cache'
+import { createUseCounts } from './use-counts.ts'
 
 /** One reader of an open file; the caller closes it. */
 export interface FileReader {
@@ -37,12 +38,7 @@ interface OpenFile {
 export function createOpenFiles(max: number): OpenFiles {
   const opening = new Map<string, Promise<OpenFile | undefined>>()
   /** By path: a file that is no longer kept open may still have some. */
-  const readers = new Map<string, number>()
-  const countReader = (path: string, by: 1 | -1): void => {
-    const count = (readers.get(path) ?? 0) + by
-    if (count > 0) readers.set(path, count)
-    else readers.delete(path)
-  }
+  const readers = createUseCounts<string>()
   const files = new LRUCache<string, OpenFile>({
     max,
     dispose: (file) => {
@@ -74,10 +70,10 @@ export function createOpenFiles(max: number): OpenFiles {
       const file = await find(path)
       if (file === undefined) return undefined
       file.readers++
-      countReader(path, 1)
-      return createReader(file, () => countReader(path, -1))
+      readers.begin(path)
+      return createReader(file, () => readers.end(path))
     },
-    isRead: (path) => opening.has(path) || readers.has(path),
+    isRead: (path) => opening.has(path) || readers.isUsed(path),
     forget(path) {
       opening.delete(path)
       files.delete(path)
