@@ -60,13 +60,18 @@ export interface BodyToSend {
 
 /** The head leaves without the first bytes when these take longer: it costs a write of its own. */
 const headDelayMs = 2
+/**
+ * What a write lasts before the next chunk is read beside it: whoever takes the bytes as fast as memory copies them gains
+ * little by it, and one buffer that is warm costs a tenth less CPU than two.
+ */
+const readAheadMs = 8
 /** A write of the usual size that took longer makes a client slow, and so many bytes in so short a time make it fast again. */
 const slowWriteMs = 100
 const fastAgain = { bytes: 4 * 1024 * 1024, ms: 200 }
 
 /**
  * Writes the bytes `start` to `end` (exclusive, not empty) as the whole body of a response: the next chunk is
- * read while one is written. Resolves when the connection took all of it, or the client went away; a read may
+ * read while the write of one lasts. Resolves when the connection took all of it, or the client went away; a read may
  * then still be in flight for a moment.
  * @throws what the source throws, as long as no head was written: the caller may still answer something else
  */
@@ -84,8 +89,10 @@ export async function sendBody(response: ServerResponse, body: BodyToSend): Prom
     if (late || body.turns.isBusy()) response.flushHeaders()
     let chunk = await first
     while (chunk !== undefined) {
-      chunks.readAhead()
-      const ms = await client.write(chunk, bytes + chunk.bytes.length === total)
+      const last = bytes + chunk.bytes.length === total
+      const reading = last ? undefined : setTimeout(chunks.readAhead, readAheadMs)
+      const ms = await client.write(chunk, last)
+      clearTimeout(reading)
       if (ms === undefined) break
       pace.wrote(chunk.bytes.length, ms)
       bytes += chunk.bytes.length

@@ -9,15 +9,16 @@ const middleBufferBytes = 1024 * kib
 /** Larger ones cost less CPU still, but then few transfers would have all of the pool. */
 export const plainBufferBytes = 2048 * kib
 
-/** What a large file is read by while hardly anybody else is served: a turn of the thread pool for each is what it saves. */
-export const largeReadBytes = 8192 * kib
+/** What large files are read by while hardly anybody else is served, as large as fits: it saves turns of the thread pool and of the loop. */
+export const largeReads = [16384 * kib, 8192 * kib] as const
 
 const sizes = [
   smallBufferBytes,
   tlsBufferBytes,
   middleBufferBytes,
   plainBufferBytes,
-  largeReadBytes,
+  largeReads[1],
+  largeReads[0],
 ] as const
 export type BufferBytes = (typeof sizes)[number]
 

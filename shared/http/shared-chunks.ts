@@ -1,4 +1,4 @@
-import { largeReadBytes, plainBufferBytes, type BufferBytes, type SendPool } from './send-pool.ts'
+import { largeReads, plainBufferBytes, type BufferBytes, type SendPool } from './send-pool.ts'
 
 /** Where the bytes of a file are read; `identity` is the same object for all who read that file. */
 export interface SharedFile {
@@ -100,11 +100,11 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
     letGo(chunk)
   }
 
-  /** Large chunks take large parts of the pool: they are for whoever comes while most of it is free, and never for a small one. */
-  const fittingChunk = ({ size }: SharedFile): BufferBytes => {
-    const hasRoom = busyBytes + largeReadBytes <= pool.maxBytes / 8
-    return size >= largeFileBytes && hasRoom ? largeReadBytes : plainBufferBytes
-  }
+  /** Large chunks take large parts of the pool: they are for whoever comes while most of it is free, and never for a small file. */
+  const fittingChunk = ({ size }: SharedFile): BufferBytes =>
+    largeReads.find(
+      (bytes) => size >= minChunks * bytes && busyBytes + bytes <= pool.maxBytes / 4,
+    ) ?? plainBufferBytes
 
   const read = (owner: FileChunks, file: SharedFile, index: number): Chunk | undefined => {
     const buffer = pool.take(owner.chunkBytes)
@@ -164,8 +164,8 @@ export function createSharedChunks(pool: SendPool): SharedChunks {
   }
 }
 
-/** Below this, a chunk for the bytes that are sent and one ahead would be most of the file. */
-const largeFileBytes = 4 * largeReadBytes
+/** With fewer, a chunk for the bytes that are sent and one ahead would be most of the file. */
+const minChunks = 4
 
 function newOwner({ size }: SharedFile): FileChunks {
   return { chunks: new Map(), chunkBytes: plainBufferBytes, size, readers: 0, joined: 0 }

@@ -393,6 +393,27 @@ test('clients that stall do not hold up others, even when they have all of the p
   assert.ok(stand.sender.stats().aliveBytes <= 4 * mib, 'what was beyond the limit is not kept')
 })
 
+test('the next chunk is read while a client takes its time over one', async (t) => {
+  const offsets: number[] = []
+  const source: BodySource = {
+    size: 64 * mib,
+    identity: {},
+    read(target, offset) {
+      offsets.push(offset)
+      return Promise.resolve(target.length)
+    },
+  }
+  const stand = await serve(t, { open: () => Promise.resolve(source), maxBufferBytes: 64 * mib })
+  const socket = connect({ port: Number(stand.origin.port), host: '127.0.0.1' })
+  socket.on('error', () => undefined).pause()
+  socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+  // More than the sockets hold, so the first is still being written.
+  await until(() => offsets.length === 2, 'the second chunk is read')
+  assert.deepEqual(offsets, [0, 16 * mib])
+  socket.destroy()
+  await settled(stand)
+})
+
 test('a client that reads slowly goes on with one small buffer, until it is fast again', async (t) => {
   const reads: number[] = []
   const size = 48 * mib

@@ -23,8 +23,8 @@ function createStand(maxBytes = 64 * mib) {
 test('who is served alone has a large file read in large chunks, and nobody after it while it lasts', async () => {
   const { pool, chunks, join } = createStand()
   const first = join(100 * mib)
-  const pieces = [await first.reader.take(0), await first.reader.take(8 * mib)]
-  assert.deepEqual(first.asked, [8 * mib, 8 * mib])
+  const pieces = [await first.reader.take(0), await first.reader.take(16 * mib)]
+  assert.deepEqual(first.asked, [16 * mib, 16 * mib])
   const second = join(100 * mib)
   const other = await second.reader.take(2 * mib)
   assert.deepEqual(second.asked, [2 * mib])
@@ -32,7 +32,7 @@ test('who is served alone has a large file read in large chunks, and nobody afte
   for (const { reader } of [first, second]) reader.leave()
   const third = join(100 * mib)
   const again = await third.reader.take(0)
-  assert.deepEqual(third.asked, [8 * mib])
+  assert.deepEqual(third.asked, [16 * mib])
   again?.release()
   third.reader.leave()
   const { aliveBytes, freeBytes } = pool.stats()
@@ -44,6 +44,15 @@ test('a pool that large chunks would fill has none', async () => {
   const { asked, reader } = join(100 * mib)
   const piece = await reader.take(0)
   assert.deepEqual(asked, [2 * mib])
+  piece?.release()
+  reader.leave()
+})
+
+test('a chunk is at most a quarter of its file', async () => {
+  const { join } = createStand()
+  const { asked, reader } = join(63 * mib)
+  const piece = await reader.take(0)
+  assert.deepEqual(asked, [8 * mib])
   piece?.release()
   reader.leave()
 })
