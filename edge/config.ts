@@ -26,6 +26,7 @@ import {
   timeoutsOptions,
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
+import { readyMade, type ReadyMade } from '../shared/upstream/ready-made.ts'
 
 const idForm = {
   pattern: '^[a-z0-9]+(?:[.-][a-z0-9]+)*$',
@@ -52,6 +53,32 @@ const credentials = optional(
   }),
 )
 
+/** How the tags of an upstream are answered. */
+const tagOptions = ({ ttl, negativeTtl }: { readonly ttl: string; readonly negativeTtl: string }) =>
+  ({
+    tag_ttl: duration({
+      default: ttl,
+      description:
+        'How long a tag is answered without asking the upstream again; one that is in use is asked for in the background a little before.',
+    }),
+    tag_wait: duration({
+      default: '2s',
+      minimum: 1,
+      description:
+        'How long a client whose tag is known waits for the upstream to confirm it; then it gets what was known, with `Age` and `Warning: 110`.',
+    }),
+    max_stale: optional(
+      duration({
+        description:
+          'How long ago the upstream must have confirmed a tag that is answered while it is away. Left out: however long ago. After a 401, 403 or 404 none is.',
+      }),
+    ),
+    negative_ttl: duration({
+      default: negativeTtl,
+      description: 'How long a 401, 403 or 404 for a manifest or tag is remembered.',
+    }),
+  }) as const
+
 const upstreamSchema = group({
   id: text({
     ...idForm,
@@ -64,7 +91,12 @@ const upstreamSchema = group({
   names: list(text({ description: "A registry's name." }), {
     description: 'What clients call this registry in `?ns=`, its host names; the id counts too.',
   }),
-  url: text({ description: 'Where it is, `https://registry.example.com`.' }),
+  url: optional(
+    text({
+      description:
+        'Where it is, `https://registry.example.com`. A ready-made one knows it already.',
+    }),
+  ),
   ca: optional(
     path({
       existing: true,
@@ -88,9 +120,16 @@ const upstreamSchema = group({
     description:
       'Who may read what comes from it: everybody who reaches a listener (`open`), with the rights of its credentials.',
   }),
-  tag_ttl: duration({
-    default: '60s',
-    description: 'How long a tag is answered without asking the upstream again.',
+  redirect_manifests: flag({
+    default: false,
+    description:
+      'Follows redirects of manifests too: for a registry that is only a front of others.',
+  }),
+  ...tagOptions({ ttl: '60s', negativeTtl: '10s' }),
+  rate_budget: count({
+    default: 10,
+    description:
+      "With fewer pulls left of the upstream's rate limit than this, known tags are not asked for again: what is left is for images that are not here yet.",
   }),
   limits: upstreamLimits,
 })
@@ -105,6 +144,8 @@ const listenerSchema = group({
       "Whether `/v2/` asks for a log-in. `open` serves what is open to everybody and drops credentials unread: for docker's `registry-mirrors`.",
   }),
 })
+
+const readyMadeIds = readyMade.map(({ id }) => id)
 
 const edgeSchema = group({
   id: optional(
@@ -143,15 +184,16 @@ const edgeSchema = group({
       description:
         "Allows to send this edge's secret to a plain http URL that is not on this machine.",
     }),
-    tag_ttl: duration({
-      default: '5s',
-      description: 'How long a tag is answered without asking the primary again.',
-    }),
+    ...tagOptions({ ttl: '5s', negativeTtl: '0s' }),
     limits: upstreamLimits,
+  }),
+  ready_made: list(choice(readyMadeIds, { description: 'A public registry.' }), {
+    default: readyMadeIds,
+    description: 'The public registries that this edge mirrors without an entry in `upstreams`.',
   }),
   upstreams: list(upstreamSchema, {
     description:
-      'The registries that this edge mirrors, besides its primary and `docker.io`, which are there already; an entry with the id `docker.io` replaces that one.',
+      'The registries that this edge mirrors besides. With the id of a ready-made one it stands for that, and what it leaves out is as there.',
   }),
   listeners: list(listenerSchema, {
     default: [
@@ -247,10 +289,13 @@ type RawOptions = Loaded<typeof edgeSchema>
 type Report = (path: string, message: string) => void
 
 /** A registry that the edge mirrors. */
-export type UpstreamOptions = Omit<Loaded<typeof upstreamSchema>, 'access'> & {
+export type UpstreamOptions = Omit<ConfiguredUpstream, 'access' | 'url'> & {
+  readonly url: string
   /** `primary`: as the tokens of this edge's own primary say, which name the primary's repositories alone. */
   readonly access: 'open' | 'primary'
 }
+
+type ConfiguredUpstream = Loaded<typeof upstreamSchema>
 
 export type EdgeListenerOptions = Loaded<typeof listenerSchema>
 
@@ -310,16 +355,42 @@ export function atPrimary(options: EdgeOptions, primary: EdgeOptions['primary'])
   return { ...moved, upstreams: [primaryUpstream(moved), ...options.upstreams.slice(1)] }
 }
 
-/** The closed table: the primary first, then docker.io unless the file replaces it, then the file's. */
+/** The closed table: the primary first, then the ready-made ones that the file does not name, then the file's. */
 function upstreamTable(options: RawOptions): readonly UpstreamOptions[] {
-  const configured: readonly UpstreamOptions[] = options.upstreams
-  const readyMade = configured.some(({ id }) => id === dockerHubId) ? [] : [dockerHub(options)]
-  // Concatenated, not spread: a configured one that is wrong is a hole, and stays one.
-  return [primaryUpstream(options), ...readyMade].concat(configured)
+  const configured: readonly ConfiguredUpstream[] = options.upstreams
+  const named = new Set(
+    configured.flatMap(({ id, names }) => [id, ...names.map((name) => name.toLowerCase())]),
+  )
+  const others = readyMade.filter(({ id }) => options.ready_made.includes(id) && !named.has(id))
+  return [
+    primaryUpstream(options),
+    ...others.map((known) => readyMadeUpstream(known, options)),
+    // Mapped, not spread: a configured one that is wrong is a hole, and stays one.
+  ].concat(configured.map((upstream) => completed(upstream)))
+}
+
+/** What an entry leaves out that stands for a ready-made one: all of it, or but for the place. */
+function completed(upstream: ConfiguredUpstream): UpstreamOptions {
+  const known = readyMade.find(({ id }) => id === upstream.id)
+  if (known === undefined) return { ...upstream, url: upstream.url ?? '' }
+  const { url, aliases = [], realmHosts = [], redirectsManifests = false } = placeOf(known)
+  const names = upstream.names.length === 0 ? aliases : upstream.names
+  // Credentials for a stand-in are nothing for the token service of what it stands for.
+  if (upstream.url !== undefined) return { ...upstream, url: upstream.url, names }
+  return {
+    ...upstream,
+    url,
+    names,
+    realm_hosts: [...new Set([...realmHosts, ...upstream.realm_hosts])],
+    redirect_manifests: redirectsManifests || upstream.redirect_manifests,
+  }
+}
+
+function placeOf(known: ReadyMade): ReadyMade & { readonly url: string } {
+  return { ...known, url: known.url ?? `https://${known.id}` }
 }
 
 const primaryId = 'primary'
-const dockerHubId = 'docker.io'
 
 function primaryUpstream({
   id,
@@ -342,24 +413,33 @@ function primaryUpstream({
     ...login,
     realm_hosts: [],
     redirect_hosts: [],
+    redirect_manifests: false,
     access: 'primary',
     tag_ttl: primary.tag_ttl,
+    tag_wait: primary.tag_wait,
+    ...(primary.max_stale === undefined ? {} : { max_stale: primary.max_stale }),
+    negative_ttl: primary.negative_ttl,
+    rate_budget: 0,
     limits: primary.limits,
   }
 }
 
-/** Docker Hub, whose names, API host and token service are three different hosts. */
-function dockerHub({ primary }: RawOptions): UpstreamOptions {
+function readyMadeUpstream(known: ReadyMade, { primary }: RawOptions): UpstreamOptions {
+  const { id, url, aliases = [], realmHosts = [], redirectsManifests = false } = placeOf(known)
   return {
-    id: dockerHubId,
+    id,
     kind: 'registry',
-    names: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
-    url: 'https://registry-1.docker.io',
+    names: aliases,
+    url,
     insecure_http: false,
-    realm_hosts: ['auth.docker.io'],
+    realm_hosts: realmHosts,
     redirect_hosts: [],
+    redirect_manifests: redirectsManifests,
     access: 'open',
     tag_ttl: 60_000,
+    tag_wait: 2000,
+    negative_ttl: 10_000,
+    rate_budget: 10,
     limits: primary.limits,
   }
 }
@@ -412,6 +492,7 @@ function checkUpstreams(options: RawOptions, report: Report): void {
 }
 
 function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): void {
+  if (upstream.url === '') return report(`${at}.url`, 'is required')
   checkOrigin(upstream.url, `${at}.url`, report)
   const { credentials } = upstream
   if (credentials === undefined) return

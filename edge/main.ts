@@ -19,9 +19,15 @@ import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
 import type { EdgeConfig, EdgeOptions, UpstreamOptions } from './config.ts'
-import { createEdgeMetrics, createEvictionMetrics, type EdgeMetrics } from './metrics.ts'
+import {
+  createEdgeMetrics,
+  createEvictionMetrics,
+  registerUpstreams,
+  type EdgeMetrics,
+} from './metrics.ts'
 import { createBlobs } from './mirror/blobs.ts'
-import { createManifests } from './mirror/manifests.ts'
+import { createLists } from './mirror/lists.ts'
+import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources } from './sources/sources.ts'
 import { createAsk, createClients, primaryOf, readUpstreamFiles } from './upstreams/clients.ts'
@@ -107,6 +113,7 @@ async function startParts({
   })
   const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
   closers.push(() => clients.close())
+  registerUpstreams(registry, clients.all)
   const fills = createFills({
     pool,
     hasher,
@@ -135,12 +142,14 @@ async function startParts({
     cacheEntries: rememberedTokens,
   })
   const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
+  const rules = rulesOf(edge.upstreams)
   const manifests = createManifests({
     index,
     blobs: cached,
     memory,
     client,
-    tagTtlMs: (upstream) => optionsOf.get(upstream)?.tag_ttl ?? 0,
+    rules,
+    onStale: (upstream, reason) => metrics.staleTag(upstream, reason),
     now: Date.now,
     onDiskFailed: disk.failed,
   })
@@ -150,6 +159,13 @@ async function startParts({
     fills,
     client,
     sources: createSources(client),
+  })
+  const lists = createLists({
+    client,
+    index,
+    blobs: cached,
+    maxStaleMs: (upstream) => rules(upstream).maxStaleMs,
+    now: Date.now,
   })
   const sender = createBlobSender({ maxBufferBytes: edge.cache.transfer_buffers })
 
@@ -170,7 +186,7 @@ async function startParts({
         registries,
         manifests,
         blobs,
-        client,
+        lists,
         sender,
         onServed: (source, bytes) => metrics.served(source, bytes),
       },
@@ -209,6 +225,27 @@ async function startParts({
       await Promise.all(servers.map((server) => server.drain(deadlineMs)))
       await closeAll()
     },
+  }
+}
+
+/** How the tags and manifests of each upstream are answered. */
+function rulesOf(upstreams: readonly UpstreamOptions[]): ManifestsDeps['rules'] {
+  const rules = new Map(
+    upstreams.map(({ id, tag_ttl, tag_wait, max_stale, negative_ttl, rate_budget }) => [
+      id,
+      {
+        ttlMs: tag_ttl,
+        waitMs: tag_wait,
+        maxStaleMs: max_stale ?? Infinity,
+        negativeTtlMs: negative_ttl,
+        rateBudget: rate_budget,
+      },
+    ]),
+  )
+  return (upstream) => {
+    const found = rules.get(upstream)
+    if (found === undefined) throw new Error(`there is no upstream ${upstream}`)
+    return found
   }
 }
 

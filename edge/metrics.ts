@@ -1,10 +1,12 @@
-import { Counter, Histogram, type Registry } from 'prom-client'
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { registerGauges } from '../shared/observability/metrics.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
 import type { DiskHealth } from './cache/disk-health.ts'
 import type { EvictionObserver } from './cache/evict.ts'
 import type { MemoryCache } from './cache/memory.ts'
 import type { Fills } from '../shared/fill/fills.ts'
+import type { UpstreamClient } from '../shared/upstream/fetch.ts'
+import type { StaleReason } from './mirror/tags.ts'
 
 /** What the edge counts beside its HTTP servers. */
 export interface EdgeMetrics {
@@ -14,6 +16,8 @@ export interface EdgeMetrics {
   received(upstream: string, bytes: number): void
   /** An upstream did not give what was asked. */
   upstreamError(upstream: string, code: string): void
+  /** A tag was answered that its upstream had not confirmed. */
+  staleTag(upstream: string, reason: StaleReason): void
   /** A reader that joined a fill which was already running. */
   coalesced(): void
 }
@@ -83,6 +87,32 @@ function countBySource(
   return values
 }
 
+/** Registers what is known of the upstreams now. */
+export function registerUpstreams(registry: Registry, clients: readonly UpstreamClient[]): void {
+  new Gauge({
+    name: 'outport_edge_upstream_away',
+    help: '1 while an upstream does not answer, so that requests to it fail at once.',
+    labelNames: ['upstream', 'lane'],
+    registers: [registry],
+    collect() {
+      for (const { entry, health } of clients)
+        for (const lane of ['api', 'blobs'] as const)
+          this.set({ upstream: entry.id, lane }, health.isAway[lane] ? 1 : 0)
+    },
+  })
+  new Gauge({
+    name: 'outport_edge_upstream_pulls_left',
+    help: "What an upstream with a rate limit said last of the pulls that it still gives: Docker Hub's ratelimit-remaining.",
+    labelNames: ['upstream'],
+    registers: [registry],
+    collect() {
+      for (const { entry, health } of clients)
+        if (health.rateLimit !== undefined)
+          this.set({ upstream: entry.id }, health.rateLimit.remaining)
+    },
+  })
+}
+
 /** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
 export function createEdgeMetrics({
   registry,
@@ -110,6 +140,12 @@ export function createEdgeMetrics({
     name: 'outport_edge_upstream_errors_total',
     help: 'Requests that an upstream did not answer with what was asked.',
     labelNames: ['upstream', 'code'],
+    registers,
+  })
+  const stale = new Counter({
+    name: 'outport_edge_stale_tags_total',
+    help: 'Tags answered that their upstream had not confirmed: away, slow, or to save its rate limit.',
+    labelNames: ['upstream', 'reason'],
     registers,
   })
   const coalesced = new Counter({
@@ -172,6 +208,7 @@ export function createEdgeMetrics({
     },
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
+    staleTag: (upstream, reason) => stale.inc({ upstream, reason }),
     coalesced: () => coalesced.inc(),
   }
 }

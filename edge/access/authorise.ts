@@ -30,6 +30,8 @@ interface PullTarget {
 
 /** May this caller do this, now? */
 export interface Authorise {
+  /** Whether all that an upstream gives may be read by everybody who reaches the listener. */
+  readonly isOpen: (upstream: string) => boolean
   /** @throws OciError the refusal */
   ping(caller: EdgeCaller): Promise<void>
   /** The grant of a caller whose right can be told at once; undefined says nothing: `pull` does. */
@@ -65,6 +67,7 @@ export function createChallengingAccess(
     return logins.claimsOf(authorization, repository, from)
   }
   return {
+    isOpen: deps.isOpen,
     async ping({ authorization, ...from }) {
       if (authorization === undefined) throw unauthorized(realm)
       const claims = await claimsOf(authorization, undefined, from)
@@ -96,6 +99,7 @@ export function createChallengingAccess(
 export function createOpenAccess(deps: AuthoriseDeps): Authorise {
   const logins = createLogins(deps)
   return {
+    isOpen: deps.isOpen,
     ping: () => Promise.resolve(),
     known: (_caller, { entry }) => (deps.isOpen(entry.id) ? everybody : undefined),
     async pull({ address, requestId }, { entry, repository }) {

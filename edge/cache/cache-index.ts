@@ -2,7 +2,13 @@ import { Level } from 'level'
 import { LRUCache } from 'lru-cache'
 import type { SinkProgress } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
-import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
+import type { Descriptor } from '../../shared/oci/manifest.ts'
+import {
+  isRepositoryName,
+  isTag,
+  type RepositoryName,
+  type Tag,
+} from '../../shared/oci/reference.ts'
 import { isPartName, type PartName } from './blob-files.ts'
 import type { HeldBlob, UseRecord } from './gdsf.ts'
 
@@ -38,6 +44,8 @@ export interface TagEntry {
   readonly digest: Digest
   /** Epoch ms of the upstream's last answer. */
   readonly checkedAt: number
+  /** What it was asked with the next time, as the upstream gave it. */
+  readonly etag?: string
   /** The project's id at the primary: a name that is made again has other tags. */
   readonly project?: number
 }
@@ -58,6 +66,14 @@ export interface CacheIndex {
   removeTag(origin: Origin, tag: Tag): Promise<void>
   /** Whether another tag of the repository points there. */
   isTagged(origin: Origin, digest: Digest, except: Tag): Promise<boolean>
+  /** The tags of the origin's repository, in its project. */
+  listTags(origin: Origin): Promise<readonly { readonly tag: Tag; readonly entry: TagEntry }[]>
+  /** That a manifest of the origin's repository refers to another. */
+  putReferrer(origin: Origin, subject: Digest, referrer: Descriptor): Promise<void>
+  /** What was recorded of the subject's referrers in the origin's repository, in its project. */
+  listReferrers(origin: Origin, subject: Digest): Promise<readonly Descriptor[]>
+  /** Repositories of an upstream of which a tag was asked for. */
+  listRepositories(upstream: string): Promise<readonly RepositoryName[]>
   progress(part: PartName): SinkProgress | undefined
   /** Synced: a restart trusts it. */
   putProgress(part: PartName, progress: SinkProgress): Promise<void>
@@ -84,6 +100,9 @@ const keys = {
   link: ({ upstream, repository }: Origin, digest: Digest) =>
     `l!${upstream}!${repository}!${digest}`,
   tag: ({ upstream, repository }: Origin, tag: Tag | '') => `t!${upstream}!${repository}!${tag}`,
+  /** `l!` and `t!` are by repository and name; so are these, in front of the referrer. */
+  referrer: ({ upstream, repository }: Origin, subject: Digest, referrer: Digest | '') =>
+    `r!${upstream}!${repository}!${subject}!${referrer}`,
   progress: (part: PartName) => `p!${part}`,
   document: (name: string) => `d!${name}`,
   complete: 'c!complete',
@@ -99,6 +118,11 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
   const complete = level.getSync(keys.complete) === true
   const put = (key: string, value: unknown) => level.put(key, value)
   const hot = createHotRecords(level)
+  /** What is behind a key that ends in '!', by what follows it there. */
+  const recordsBehind = async function* (key: string): AsyncGenerator<[string, unknown]> {
+    const range = { gt: key, lt: behindAll(key) }
+    for await (const [found, value] of level.iterator(range)) yield [found.slice(key.length), value]
+  }
   return {
     complete,
     markComplete: () => level.put(keys.complete, true, { sync: true }),
@@ -115,13 +139,41 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     putTag: (origin, tag, entry) => hot.put(keys.tag(origin, tag), entry),
     removeTag: (origin, tag) => hot.remove(keys.tag(origin, tag)),
     async isTagged(origin, digest, except) {
-      const before = keys.tag(origin, '')
-      for await (const [key, entry] of level.iterator({
-        gt: before,
-        lt: `${before.slice(0, -1)}"`,
-      }))
-        if (key !== before + except && (entry as TagEntry).digest === digest) return true
+      for await (const [tag, entry] of recordsBehind(keys.tag(origin, '')))
+        if (tag !== except && (entry as TagEntry).digest === digest) return true
       return false
+    },
+    async listTags(origin) {
+      const tags: { tag: Tag; entry: TagEntry }[] = []
+      for await (const [tag, value] of recordsBehind(keys.tag(origin, ''))) {
+        const entry = value as TagEntry
+        if (isTag(tag) && entry.project === origin.project) tags.push({ tag, entry })
+      }
+      return tags
+    },
+    putReferrer: (origin, subject, descriptor) => {
+      const record: ReferrerRecord = { descriptor, project: origin.project }
+      return put(keys.referrer(origin, subject, descriptor.digest), record)
+    },
+    async listReferrers(origin, subject) {
+      const referrers: Descriptor[] = []
+      for await (const [, value] of recordsBehind(keys.referrer(origin, subject, ''))) {
+        const { descriptor, project } = value as ReferrerRecord
+        if (project === origin.project) referrers.push(descriptor)
+      }
+      return referrers
+    },
+    async listRepositories(upstream) {
+      const repositories: RepositoryName[] = []
+      const before = `t!${upstream}!`
+      // From the first key of one repository to the first of the next: a repository may have thousands.
+      for (let gt = before; ;) {
+        const [key] = await level.keys({ gt, lt: behindAll(before), limit: 1 }).all()
+        const repository = key?.slice(before.length).split('!')[0] ?? ''
+        if (!isRepositoryName(repository)) return repositories
+        repositories.push(repository)
+        gt = behindAll(`${before}${repository}!`)
+      }
     },
     progress: (part) => level.getSync(keys.progress(part)) as SinkProgress | undefined,
     putProgress: (part, progress) => level.put(keys.progress(part), progress, { sync: true }),
@@ -154,6 +206,16 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     },
     close: () => level.close(),
   }
+}
+
+interface ReferrerRecord {
+  readonly descriptor: Descriptor
+  readonly project: number | undefined
+}
+
+/** The first key behind all that begin with this one, which ends in '!'. */
+function behindAll(key: string): string {
+  return `${key.slice(0, -1)}"`
 }
 
 /** Memory for hot links and tags, and what one costs beside its key. */

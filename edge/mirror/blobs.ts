@@ -8,6 +8,7 @@ import type { CachedBlobs } from '../cache/blobs.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 import type { BlobSources } from '../sources/sources.ts'
+import { isRefusal } from './refused.ts'
 
 /** A blob to be sent; a handle is closed by who got it. */
 export type OpenedBlob =
@@ -205,9 +206,4 @@ function withoutEnd(opened: OpenedSink): OpenedSink {
 
 function isSameRepository(one: Origin | undefined, { repository, project }: Origin): boolean {
   return one?.repository === repository && one.project === project
-}
-
-/** Whether a source said no, rather than that it cannot answer now. */
-function isRefusal(error: unknown): boolean {
-  return error instanceof SourceError && (error.code === 'absent' || error.code === 'refused')
 }

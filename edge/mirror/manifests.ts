@@ -1,11 +1,13 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import { parseManifest } from '../../shared/oci/manifest.ts'
 import type { Reference, Tag } from '../../shared/oci/reference.ts'
-import { SourceError } from '../../shared/stream/blob-source.ts'
-import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { NamedManifest, UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { CacheIndex, Origin, TagEntry } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
+import { createRefused, isRefusal } from './refused.ts'
+import { createShare } from './share.ts'
+import { createTags, type StaleReason, type TagRules, type Tags, type TagsDeps } from './tags.ts'
 
 /** A manifest as its upstream sent it. */
 export interface HeldManifest {
@@ -14,13 +16,6 @@ export interface HeldManifest {
   readonly bytes: Buffer
   /** Where the bytes came from, for the access log. */
   readonly source: 'memory' | 'disk' | 'upstream'
-}
-
-/** Where a tag points. */
-export interface ResolvedTag {
-  readonly digest: Digest
-  /** Milliseconds since the upstream last said so, when it could not be asked again. */
-  readonly staleMs: number | undefined
 }
 
 export interface Manifests {
@@ -32,11 +27,15 @@ export interface Manifests {
    * @throws SourceError when it cannot be known
    */
   get(origin: Origin, digest: Digest, request?: UpstreamRequest): Promise<HeldManifest | undefined>
-  /**
-   * Where a tag points: as remembered within the upstream's TTL, else as the upstream says now. An upstream
-   * that cannot be reached leaves the last answer standing; one that says no ends it.
-   */
-  resolve(origin: Origin, tag: Tag, request?: UpstreamRequest): Promise<ResolvedTag | undefined>
+  readonly resolve: Tags['resolve']
+}
+
+/** How one upstream's manifests and tags are answered. */
+export interface ManifestRules extends TagRules {
+  /** Milliseconds for which a no is remembered. */
+  readonly negativeTtlMs: number
+  /** With fewer pulls left of the upstream's rate limit, known tags are not asked for again. */
+  readonly rateBudget: number
 }
 
 export interface ManifestsDeps {
@@ -44,17 +43,17 @@ export interface ManifestsDeps {
   readonly blobs: CachedBlobs
   readonly memory: MemoryCache
   readonly client: (upstream: string) => UpstreamClient
-  /** Milliseconds that a tag is answered without asking. */
-  readonly tagTtlMs: (upstream: string) => number
+  readonly rules: (upstream: string) => ManifestRules
+  readonly onStale: (upstream: string, reason: StaleReason) => void
   readonly now: () => number
   readonly onDiskFailed: (error: unknown) => void
 }
 
 /** Manifests and tags of all upstreams. Requests for the same thing share one question. */
 export function createManifests(deps: ManifestsDeps): Manifests {
-  const { index, blobs, memory, client, now } = deps
-  const fetching = new Map<string, Promise<HeldManifest | undefined>>()
-  const asking = new Map<string, Promise<Digest | undefined>>()
+  const { index, blobs, memory, client, rules, now } = deps
+  const fetchOnce = createShare<HeldManifest | undefined>()
+  const refused = createRefused()
 
   const inMemory = (origin: Origin, digest: Digest): HeldManifest | undefined => {
     const bytes = memory.get(digest)
@@ -75,28 +74,6 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     return { digest, mediaType, bytes, source: 'disk' }
   }
 
-  const fetchManifest = async (
-    origin: Origin,
-    digest: Digest,
-    request: UpstreamRequest | undefined,
-  ): Promise<HeldManifest | undefined> => {
-    const reference = { kind: 'digest', digest } as const
-    const fetched = await client(origin.upstream).getManifest(origin.repository, reference, request)
-    if (fetched === undefined) return undefined
-    const { bytes, mediaType } = fetched
-    // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
-    await blobs.addLink(origin, digest, { mediaType })
-    await blobs.put(digest, bytes)
-    memory.put(digest, bytes)
-    return { digest, mediaType, bytes, source: 'upstream' }
-  }
-
-  const get: Manifests['get'] = async (origin, digest, request) =>
-    (await held(origin, digest)) ??
-    share(fetching, keyOf(origin, digest), () =>
-      fetchManifest(origin, digest, withoutSignal(request)),
-    )
-
   /** An index that cannot be written costs the next one a question, and nobody this answer. */
   const remember = async (write: () => Promise<void>): Promise<void> => {
     try {
@@ -106,26 +83,86 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     }
   }
 
-  /** Asks, and makes sure that what is promised can be given: the manifest is held before the tag is. */
-  const ask = async (
+  const fetchManifest = async (
+    origin: Origin,
+    digest: Digest,
+    request: UpstreamRequest | undefined,
+  ): Promise<HeldManifest | undefined> => {
+    const reference = { kind: 'digest', digest } as const
+    const fetched = await client(origin.upstream).getManifest(origin.repository, reference, request)
+    if (fetched === undefined) return undefined
+    const { bytes, mediaType, manifest, size } = fetched
+    // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
+    await blobs.addLink(origin, digest, { mediaType })
+    await blobs.put(digest, bytes)
+    if (manifest.subject !== undefined) {
+      const { subject, artifactType, annotations } = manifest
+      const descriptor = {
+        mediaType,
+        digest,
+        size,
+        ...(artifactType !== undefined && { artifactType }),
+        ...(annotations && { annotations }),
+      }
+      await remember(() => index.putReferrer(origin, subject.digest, descriptor))
+    }
+    memory.put(digest, bytes)
+    return { digest, mediaType, bytes, source: 'upstream' }
+  }
+
+  const get: Manifests['get'] = async (origin, digest, request) =>
+    (await held(origin, digest)) ??
+    fetchOnce(keyOf(origin, digest), () =>
+      refused.unless(keyOf(origin, digest), rules(origin.upstream).negativeTtlMs, () =>
+        fetchManifest(origin, digest, withoutSignal(request)),
+      ),
+    )
+
+  const forgetTag = (origin: Origin, tag: Tag) => remember(() => index.removeTag(origin, tag))
+
+  const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
+    const known = index.tag(origin, tag)
+    return known?.project === origin.project ? known : undefined
+  }
+
+  /** What the upstream says of a tag, or said a moment ago, if that was a no: that ends what was held. */
+  const askForTag = async (
     origin: Origin,
     tag: Tag,
     request: UpstreamRequest | undefined,
-  ): Promise<Digest | undefined> => {
-    const head = await client(origin.upstream).headManifest(
-      origin.repository,
-      { kind: 'tag', tag },
-      request,
-    )
-    const manifest = head && (await get(origin, head.digest, request))
+  ): Promise<NamedManifest | undefined> => {
+    const reference = { kind: 'tag', tag } as const
+    const { negativeTtlMs } = rules(origin.upstream)
+    try {
+      const named = await refused.unless(keyOf(origin, tag), negativeTtlMs, () =>
+        client(origin.upstream).headManifest(origin.repository, reference, {
+          ...request,
+          held: tagOf(origin, tag),
+        }),
+      )
+      if (named === undefined) await forgetTag(origin, tag)
+      return named
+    } catch (error) {
+      if (isRefusal(error)) await forgetTag(origin, tag)
+      throw error
+    }
+  }
+
+  /** Asks, and makes sure that what is promised can be given: the manifest is held before the tag is. */
+  const ask: TagsDeps['ask'] = async (origin, tag, request) => {
+    const named = await askForTag(origin, tag, request)
+    if (named === undefined) return undefined
+    const manifest = await get(origin, named.digest, request)
     if (manifest === undefined) {
-      await remember(() => index.removeTag(origin, tag))
+      await forgetTag(origin, tag)
       return undefined
     }
     const { project } = origin
+    const etag = named.headers['etag']
     const entry = {
       digest: manifest.digest,
       checkedAt: now(),
+      ...(etag !== undefined && { etag }),
       ...(project !== undefined && { project }),
     }
     const before = index.tag(origin, tag)?.digest
@@ -150,42 +187,35 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     for (const part of [digest, ...partsOf(bytes)]) if (!needed.has(part)) blobs.demote(part)
   }
 
-  const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
-    const known = index.tag(origin, tag)
-    return known?.project === origin.project ? known : undefined
+  /** Seen longer ago, it may have changed: the next tag is asked for, which tells. */
+  const savingMs = (upstream: string): number | undefined => {
+    const { rateLimit } = client(upstream).health
+    if (rateLimit === undefined || rateLimit.ageMs > rateLimitSeenMs) return undefined
+    return rateLimit.remaining < rules(upstream).rateBudget ? rateLimit.windowMs : undefined
   }
-  const ageOf = (known: TagEntry | undefined): number =>
-    known === undefined ? Infinity : now() - known.checkedAt
-  // A negative age is a clock that was set back: it says nothing about the tag.
-  const isFresh = (ageMs: number, { upstream }: Origin): boolean =>
-    ageMs >= 0 && ageMs < deps.tagTtlMs(upstream)
+
+  const tags = createTags({
+    rules,
+    find: tagOf,
+    ask,
+    isHeld: async (origin, digest) => (await held(origin, digest)) !== undefined,
+    savingMs,
+    onStale: deps.onStale,
+    now,
+  })
 
   return {
     get,
     known(origin, reference) {
       if (reference.kind === 'digest') return inMemory(origin, reference.digest)
-      const known = tagOf(origin, reference.tag)
-      return known && isFresh(ageOf(known), origin) ? inMemory(origin, known.digest) : undefined
+      const digest = tags.known(origin, reference.tag)
+      return digest && inMemory(origin, digest)
     },
-    async resolve(origin, tag, request) {
-      const known = tagOf(origin, tag)
-      const ageMs = ageOf(known)
-      if (known !== undefined && isFresh(ageMs, origin)) {
-        return { digest: known.digest, staleMs: undefined }
-      }
-      try {
-        const digest = await share(asking, keyOf(origin, tag), () =>
-          ask(origin, tag, withoutSignal(request)),
-        )
-        return digest && { digest, staleMs: undefined }
-      } catch (error) {
-        if (known === undefined || !isPassing(error) || !(await held(origin, known.digest)))
-          throw error
-        return { digest: known.digest, staleMs: ageMs }
-      }
-    },
+    resolve: tags.resolve,
   }
 }
+
+const rateLimitSeenMs = 300_000
 
 /** What a manifest names; an index's own children only. */
 function partsOf(bytes: Buffer): readonly Digest[] {
@@ -200,11 +230,6 @@ function partsOf(bytes: Buffer): readonly Digest[] {
   }
 }
 
-/** Whether a failure says nothing about the thing asked for: only then may an old answer stand. */
-function isPassing(error: unknown): boolean {
-  return error instanceof SourceError && (error.code === 'unavailable' || error.code === 'busy')
-}
-
 /** A question that several wait for is not dropped because the first who asked has gone. */
 function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
   const { signal: _, ...rest } = request ?? {}
@@ -213,20 +238,4 @@ function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
 
 function keyOf({ upstream, repository, project }: Origin, reference: string): string {
   return `${upstream}!${repository}!${project ?? ''}!${reference}`
-}
-
-async function share<T>(
-  running: Map<string, Promise<T>>,
-  key: string,
-  start: () => Promise<T>,
-): Promise<T> {
-  const joined = running.get(key)
-  if (joined !== undefined) return joined
-  const started = start()
-  running.set(key, started)
-  try {
-    return await started
-  } finally {
-    running.delete(key)
-  }
 }

@@ -1,4 +1,4 @@
-import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { clientAddressOf } from '../../shared/http/forwarded.ts'
 import { createOciUrlReader, type OciUrlReader } from '../../shared/http/oci-urls.ts'
 import { recordOf } from '../../shared/http/request-record.ts'
@@ -7,14 +7,23 @@ import type { RegistryHandler } from '../../shared/http/server.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { acceptsIndex, isIndexMediaType } from '../../shared/oci/media-types.ts'
-import { referrersPath, tagsPath, type OciTarget } from '../../shared/oci/paths.ts'
+import type { OciTarget } from '../../shared/oci/paths.ts'
 import { formatReference, type Reference, type RepositoryName } from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
-import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { Registries, RegistryEntry } from '../../shared/upstream/registries.ts'
 import type { Authorise, EdgeCaller, PullGrant } from '../access/authorise.ts'
-import type { Origin } from '../cache/cache-index.ts'
+import {
+  apiVersion,
+  commonHeaders,
+  jsonType,
+  sendDocument,
+  staleHeaders,
+  type Asked,
+  type Asking,
+} from './answers.ts'
 import type { Blobs } from './blobs.ts'
+import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import { refusalOf } from './refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
@@ -33,7 +42,7 @@ export interface MirrorDeps {
   readonly registries: Registries
   readonly manifests: Manifests
   readonly blobs: Blobs
-  readonly client: (upstream: string) => UpstreamClient
+  readonly lists: Lists
   readonly sender: BlobSender
   /** Bytes that went out, by where they came from. */
   readonly onServed: (source: 'hit' | 'fill', bytes: number) => void
@@ -81,22 +90,6 @@ interface Wanted {
   readonly repository: RepositoryName
 }
 
-/** One request that is allowed. */
-interface Asked {
-  readonly request: IncomingMessage
-  readonly response: ServerResponse
-  readonly target: Target
-  readonly origin: Origin
-  /** As the client calls it: with the upstream's prefix, without the default namespace. */
-  readonly repository: RepositoryName
-  readonly query: URLSearchParams
-}
-
-/** One whose answer is not in memory. */
-interface Asking extends Asked {
-  readonly upstreamRequest: UpstreamRequest
-}
-
 interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -127,6 +120,8 @@ function answer(
     })
   }
   const target = choose(parsed)
+  if (target.path.kind === 'catalog')
+    return askForCatalog(deps, { request, response, target, parsed })
   const repository = repositoryOf(target, listener)
   const wanted = { entry: target.upstream, repository }
   const asked = { request, response, target, parsed, repository }
@@ -167,11 +162,6 @@ function allow(
 
 /** @throws OciError for what an edge does not have */
 function repositoryOf({ path }: Target, { pushUrl }: MirrorListener): RepositoryName {
-  if (path.kind === 'catalog') {
-    throw new OciError('UNSUPPORTED', 'an edge has no catalog: ask the registry itself', {
-      status: 404,
-    })
-  }
   if (!('repository' in path) || path.kind === 'uploads' || path.kind === 'upload')
     throw refusePush(pushUrl)
   return path.repository
@@ -196,14 +186,34 @@ function answerKnown(deps: MirrorDeps, asked: Asked): boolean {
   return false
 }
 
-async function askAndAnswer(deps: MirrorDeps, asked: Asked): Promise<void> {
-  const { request, response, target } = asked
+function askAndAnswer(deps: MirrorDeps, asked: Asked): Promise<void> {
+  return askingUpstream(asked, (upstreamRequest) => dispatch(deps, { ...asked, upstreamRequest }))
+}
+
+/** @throws OciError where an upstream's repositories are nobody's to list: the primary shows each its own */
+function askForCatalog(
+  { lists, listener: { authorise } }: MirrorDeps,
+  { request, response, target, parsed }: Omit<Wanted, 'repository'>,
+): Promise<void> {
+  if (!authorise.isOpen(target.upstream.id)) {
+    throw new OciError('UNSUPPORTED', 'an edge has no catalog of its primary: ask the primary', {
+      status: 404,
+    })
+  }
+  const asked = { request, response, target, query: parsed.query }
+  return askingUpstream(asked, (upstreamRequest) =>
+    lists.sendCatalog({ ...asked, upstreamRequest }),
+  )
+}
+
+/** @throws OciError for what the upstream did not give */
+async function askingUpstream(
+  { request, response, target }: Pick<Asked, 'request' | 'response' | 'target'>,
+  ask: (upstreamRequest: UpstreamRequest) => Promise<void>,
+): Promise<void> {
   const record = recordOf(request)
   try {
-    await dispatch(deps, {
-      ...asked,
-      upstreamRequest: new RequestToUpstream(record.id, response),
-    })
+    await ask(new RequestToUpstream(record.id, response))
   } catch (error) {
     if (!(error instanceof SourceError)) throw error
     record.fields = { upstream: target.upstream.id, reason: error.message }
@@ -254,13 +264,13 @@ async function dispatch(deps: MirrorDeps, asked: Asking): Promise<void> {
         throw new OciError('DIGEST_INVALID', 'the digest in the path is not one')
       return openAndSendBlob(deps, asked, path.digest)
     case 'tags':
-      return sendTags(deps, asked)
+      return deps.lists.sendTags(asked)
     case 'referrers':
       if (path.digest === undefined)
         throw new OciError('DIGEST_INVALID', 'the digest in the path is not one')
-      return sendReferrers(deps, asked, path.digest)
-    case 'ping':
+      return deps.lists.sendReferrers(asked, path.digest)
     case 'catalog':
+    case 'ping':
     case 'uploads':
     case 'upload':
       throw new Error(`a request for ${path.kind} came past its own answer`)
@@ -354,85 +364,6 @@ function sendBytes(
   record.source = 'memory'
   const answer = { ...blob, headers: commonHeaders(asked) }
   sender.sendBytes(request, response, answer, ({ bytes }) => onServed('hit', bytes))
-}
-
-async function sendTags(deps: MirrorDeps, asked: Asking): Promise<void> {
-  const { origin, query, upstreamRequest } = asked
-  const n = query.get('n')
-  if (n !== null && !/^\d{1,9}$/.test(n)) {
-    throw new OciError('PAGINATION_NUMBER_INVALID', 'n must be a whole number, 0 or more')
-  }
-  const page = { n: n === null ? undefined : Number(n), last: query.get('last') ?? undefined }
-  const tags = await deps.client(origin.upstream).listTags(origin.repository, page, upstreamRequest)
-  if (tags === undefined) throw new OciError('NAME_UNKNOWN', 'the upstream has no such repository')
-  const next = tags.next === undefined ? undefined : { ...(n !== null && { n }), last: tags.next }
-  const body = JSON.stringify({ name: origin.repository, tags: tags.tags })
-  const head = {
-    ...commonHeaders(asked),
-    ...jsonType,
-    ...linkTo(asked, tagsPath(asked.repository), next),
-  }
-  sendDocument(asked, head, Buffer.from(body))
-}
-
-async function sendReferrers(deps: MirrorDeps, asked: Asking, subject: Digest): Promise<void> {
-  const { origin, repository, query, upstreamRequest } = asked
-  const artifactType = query.get('artifactType') ?? undefined
-  const after = query.get('after') ?? undefined
-  const client = deps.client(origin.upstream)
-  const asking = { artifactType, after }
-  const page = await client.referrers(origin.repository, subject, asking, upstreamRequest)
-  const type = artifactType === undefined ? {} : { artifactType }
-  const next = page.next === undefined ? undefined : { ...type, after: page.next }
-  const filters = page.headers['oci-filters-applied']
-  const head = {
-    ...commonHeaders(asked),
-    'Content-Type': page.mediaType,
-    ...(filters !== undefined && { 'OCI-Filters-Applied': filters }),
-    ...linkTo(asked, referrersPath(repository, subject), next),
-  }
-  sendDocument(asked, head, page.body)
-}
-
-/** Leads to the next page of the same list of the same upstream, however the client chose it. [RFC 8288] */
-function linkTo(
-  { target }: Asked,
-  path: string,
-  query: Record<string, string> | undefined,
-): Record<string, string> {
-  if (query === undefined) return {}
-  const { namespace } = target
-  const next = new URLSearchParams({ ...query, ...(namespace !== undefined && { ns: namespace }) })
-  return { Link: `<${path}?${next.toString()}>; rel="next"` }
-}
-
-/** Answers with a document that is here. */
-function sendDocument(
-  { request, response }: Pick<Asked, 'request' | 'response'>,
-  head: OutgoingHttpHeaders,
-  body: Buffer,
-): void {
-  response.writeHead(200, { ...head, 'Content-Length': body.length })
-  response.end(request.method === 'HEAD' ? undefined : body)
-}
-
-const apiVersion = { 'Docker-Distribution-API-Version': 'registry/2.0' } as const
-const jsonType = { 'Content-Type': 'application/json' } as const
-
-function commonHeaders({ target }: Asked): Record<string, string> {
-  return {
-    ...apiVersion,
-    ...(target.namespace !== undefined && { 'OCI-Namespace': target.namespace }),
-  }
-}
-
-/** What a client may know of an answer that its upstream could not confirm. [RFC 9111 §5.1; RFC 7234 §5.5] */
-function staleHeaders(staleMs: number | undefined): Record<string, string> {
-  if (staleMs === undefined) return {}
-  return {
-    Age: String(Math.floor(staleMs / 1000)),
-    Warning: '110 - "the upstream cannot be reached: this tag may have moved"',
-  }
 }
 
 function noteManifest(request: IncomingMessage, manifest: HeldManifest, upstream: string): void {

@@ -28,6 +28,7 @@ export async function readUpstreamFiles(
 /** One client for each upstream; whoever made them closes them. */
 export interface Clients {
   readonly of: (this: void, upstream: string) => UpstreamClient
+  readonly all: readonly UpstreamClient[]
   close(): Promise<void>
 }
 
@@ -63,6 +64,7 @@ export function createClients(
     ]),
   )
   return {
+    all: [...clients.values()],
     of(upstream) {
       const client = clients.get(upstream)
       if (client === undefined) throw new Error(`there is no upstream ${upstream}`)

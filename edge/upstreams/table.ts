@@ -31,6 +31,7 @@ function entryOf(upstream: UpstreamOptions, { ca, password }: UpstreamFiles): Re
     redirectHosts: upstream.redirect_hosts,
     // Docker Hub alone has repositories whose first component goes without saying.
     libraryPrefix: names.includes('docker.io') || id === 'docker.io',
+    redirectsManifests: upstream.redirect_manifests,
     maxBlobRequests: limits.connections,
     maxApiRequests: limits.manifest_connections,
     ...(ca !== undefined && { ca }),

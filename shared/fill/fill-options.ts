@@ -41,8 +41,9 @@ export const fillDefaults: FillOptions = {
   openTimeoutMs: 5000,
   headersTimeoutMs: 10_000,
   stallMs: 10_000,
-  attempts: 4,
-  retryDelaysMs: [0, 100, 400, 1600],
+  // About eight seconds: an upstream that restarts is waited for, and no client sees it.
+  attempts: 7,
+  retryDelaysMs: [0, 100, 400, 1000, 2000, 4000],
   maxBusyMs: 30_000,
   tailBypassMs: 1000,
   slowReaderMs: 100,

@@ -123,6 +123,9 @@ export function uploadPath(repository: RepositoryName, id: string): string {
   return `/v2/${repository}/blobs/uploads/${id}`
 }
 
+/** Where the repositories are listed. */
+export const catalogPath = '/v2/_catalog'
+
 /** Where a repository's tags are listed. */
 export function tagsPath(repository: RepositoryName): string {
   return `/v2/${repository}/tags/list`

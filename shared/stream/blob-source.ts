@@ -11,6 +11,8 @@ export interface SourceErrorOptions {
   readonly retryAfterMs?: number | undefined
   /** It says that the blob ends before the range that was asked for (416): the size we know is not its. */
   readonly beyondEnd?: boolean
+  /** Nothing came back, or somebody in front of it said that it is away (502, 503, 504). */
+  readonly isAway?: boolean
   readonly cause?: unknown
 }
 
@@ -19,6 +21,7 @@ export class SourceError extends Error {
   readonly code: SourceErrorCode
   readonly retryAfterMs: number | undefined
   readonly beyondEnd: boolean
+  readonly isAway: boolean
 
   constructor(code: SourceErrorCode, message: string, options: SourceErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
@@ -26,6 +29,7 @@ export class SourceError extends Error {
     this.code = code
     this.retryAfterMs = options.retryAfterMs
     this.beyondEnd = options.beyondEnd === true
+    this.isAway = options.isAway === true
   }
 }
 

@@ -15,7 +15,10 @@ export interface ApiCall {
   readonly accept: string
   readonly maxBytes: number
   readonly redirects?: number
-  readonly repository: RepositoryName
+  /** An entity tag: 304 says that what it names is still there. [RFC 9110 §13.1.2] */
+  readonly ifNoneMatch?: string | undefined
+  /** Undefined: of no repository, as the catalog. */
+  readonly repository: RepositoryName | undefined
   readonly options: UpstreamRequest | undefined
 }
 
@@ -28,10 +31,12 @@ export interface ApiDeps {
   readonly entry: RegistryEntry
   readonly http: HttpClient
   readonly authenticator: Authenticator
+  /** Told of the upstream's own answers, whatever their status. */
+  readonly onHeaders: (headers: HttpResponse['headers']) => void
 }
 
 /** Small requests to an upstream: manifests, lists, HEADs. */
-export function createApi({ entry, http, authenticator }: ApiDeps): Api {
+export function createApi({ entry, http, authenticator, onHeaders }: ApiDeps): Api {
   return async ({ method = 'GET', redirects = 0, options = {}, ...call }) => {
     const { signal } = options
     const line: Line<HttpResponse> = {
@@ -47,13 +52,17 @@ export function createApi({ entry, http, authenticator }: ApiDeps): Api {
     const asked = {
       url: call.url,
       access: { repository: call.repository, credential: credentialOf(entry, options) },
-      headers: { accept: call.accept },
+      headers: {
+        accept: call.accept,
+        ...(call.ifNoneMatch !== undefined && { 'if-none-match': call.ifNoneMatch }),
+      },
       ownHeaders: options.headers ?? {},
       redirects,
       signal,
     }
     const arrived = await exchange(asked, authenticator, line)
     const { status, headers } = arrived.answer
+    if (!arrived.elsewhere) onHeaders(headers)
     if (status === 200 && isEncoded(headers['content-encoding']))
       throw new SourceError('broken', `${entry.id} encodes what must come as it is`)
     return arrived

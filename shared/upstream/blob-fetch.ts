@@ -4,12 +4,9 @@ import { SourceError, type OpenedSource, type SourceRequest } from '../stream/bl
 import { formatRange, parseContentRange } from '../stream/range.ts'
 import type { Access, Authenticator } from './bearer.ts'
 import { requestBulk, type BulkResponse } from './bulk-body.ts'
-import { exchange, type Line } from './exchange.ts'
+import { exchange, maxRedirects, type Line } from './exchange.ts'
 import { errorOfHttp, errorOfStatus } from './outcome.ts'
 import { isEncoded, sizeOf } from './request.ts'
-
-/** Redirects of one blob request: registries send clients to their storage. */
-export const maxRedirects = 5
 
 export interface BlobTarget {
   readonly url: URL

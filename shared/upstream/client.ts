@@ -1,16 +1,18 @@
 import { createBulkAgent, createHttpClient } from '../http/client.ts'
 import { createGuard } from '../http/guard.ts'
 import type { Digest } from '../oci/digest.ts'
-import { blobPath, tagsPath } from '../oci/paths.ts'
+import { blobPath } from '../oci/paths.ts'
 import type { RepositoryName } from '../oci/reference.ts'
 import { SourceError, type BlobSource, type SourceErrorCode } from '../stream/blob-source.ts'
 import { createApi } from './api.ts'
 import { createAuthenticator } from './bearer.ts'
-import { errorOfBlobStatus, maxRedirects, openBlobAt } from './blob-fetch.ts'
-import type { TagPage, UpstreamClient, UpstreamRequest } from './fetch.ts'
-import { listMaxBytes, nextPage, readTags } from './lists.ts'
+import { errorOfBlobStatus, openBlobAt } from './blob-fetch.ts'
+import { maxRedirects } from './exchange.ts'
+import type { UpstreamClient, UpstreamRequest } from './fetch.ts'
+import { createGate, type Gate } from './gate.ts'
+import { createLists } from './lists.ts'
 import { createManifestFetch } from './manifest-fetch.ts'
-import { errorOfStatus } from './outcome.ts'
+import { readRateLimit, type RateLimit } from './rate-limit.ts'
 import { createReferrers } from './referrers.ts'
 import { originsOf, repositoryAt, type RegistryEntry } from './registries.ts'
 import { credentialOf, sizeOf, urlAt } from './request.ts'
@@ -59,9 +61,25 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
   const dispatcher = createBulkAgent({ ...connection, maxSockets: 2 * entry.maxBlobRequests })
   const authenticator = createAuthenticator({ entry, http, now })
   const onBytes = (count: number) => observer.onBytes?.(count)
-  const api = createApi({ entry, http, authenticator })
+  let rateLimit: RateLimit | undefined
+  const api = createApi({
+    entry,
+    http,
+    authenticator,
+    onHeaders(headers) {
+      rateLimit = readRateLimit(headers, now()) ?? rateLimit
+    },
+  })
+  const lists = createLists({ entry, api })
   const manifests = createManifestFetch({ entry, api, onBytes })
   const referrers = createReferrers({ entry, api, getManifest: manifests.get })
+
+  // Apart: storage that blobs are redirected to may be away alone, and a limit on manifests is none on blobs.
+  const gates = {
+    api: createGate({ name: entry.id, now }),
+    blobs: createGate({ name: `${entry.id} for blobs`, now }),
+  }
+  const through = <T>(gate: Gate, work: () => Promise<T>): Promise<T> => observed(gate.pass(work))
 
   /** Tells the observer of what goes wrong. */
   async function observed<T>(work: Promise<T>): Promise<T> {
@@ -110,39 +128,31 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
       name: entry.id,
       async open(request) {
         const blob = { dispatcher, authenticator, onBytes }
-        const opened = await observed(openBlobAt(target, request, blob))
+        const opened = await through(gates.blobs, () => openBlobAt(target, request, blob))
         return { ...opened, read: (into) => observed(opened.read(into)) }
       },
     }
   }
 
-  async function listTags(
-    name: RepositoryName,
-    { n, last }: { readonly n?: number | undefined; readonly last?: string | undefined },
-    options: UpstreamRequest | undefined,
-  ): Promise<TagPage | undefined> {
-    const repository = repositoryAt(entry, name)
-    const url = urlAt(entry, tagsPath(repository))
-    if (n !== undefined) url.searchParams.set('n', String(n))
-    if (last !== undefined) url.searchParams.set('last', last)
-    const accept = 'application/json'
-    const { answer } = await api({ url, accept, maxBytes: listMaxBytes, repository, options })
-    if (answer.status === 404) return undefined
-    if (answer.status !== 200) throw errorOfStatus(entry.id, answer.status, answer.headers)
-    const tags = readTags(entry, answer.body)
-    const next = nextPage(url, answer.headers)
-    return { tags, next: next && (next.searchParams.get('last') ?? tags.at(-1)) }
-  }
-
   return {
     entry,
-    headManifest: (name, reference, options) => observed(manifests.head(name, reference, options)),
-    getManifest: (name, reference, options) => observed(manifests.get(name, reference, options)),
-    headBlob: (name, digest, options) => observed(headBlob(name, digest, options)),
+    headManifest: (name, reference, options) =>
+      through(gates.api, () => manifests.head(name, reference, options)),
+    getManifest: (name, reference, options) =>
+      through(gates.api, () => manifests.get(name, reference, options)),
+    headBlob: (name, digest, options) =>
+      through(gates.blobs, () => headBlob(name, digest, options)),
     openBlob,
-    listTags: (name, page, options) => observed(listTags(name, page, options)),
+    listTags: (name, page, options) => through(gates.api, () => lists.tags(name, page, options)),
     referrers: (name, subject, { artifactType, after }, options) =>
-      observed(referrers({ name, subject, artifactType, after, options })),
+      through(gates.api, () => referrers({ name, subject, artifactType, after, options })),
+    catalog: (page, options) => through(gates.api, () => lists.catalog(page, options)),
+    get health() {
+      return {
+        isAway: { api: gates.api.isOpen, blobs: gates.blobs.isOpen },
+        rateLimit: rateLimit && { ...rateLimit, ageMs: now() - rateLimit.seenAt },
+      }
+    },
     async close() {
       http.close()
       await dispatcher.destroy()

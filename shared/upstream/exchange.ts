@@ -24,7 +24,7 @@ export interface Asked {
   readonly headers: Readonly<Record<string, string>>
   /** For the upstream's own origin only; `authorization` is added to them. */
   readonly ownHeaders: Readonly<Record<string, string>>
-  /** Redirects to follow: blobs only. */
+  /** Redirects to follow. */
   readonly redirects: number
   readonly signal: AbortSignal | undefined
 }
@@ -35,6 +35,9 @@ export interface Arrived<Answer extends AnswerHead> {
   /** From another origin than was asked: storage behind a redirect. */
   readonly elsewhere: boolean
 }
+
+/** Registries send clients to their storage; a few, with manifests too, to the registry behind them. */
+export const maxRedirects = 5
 
 const redirectStatus: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 

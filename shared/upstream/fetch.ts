@@ -2,17 +2,21 @@ import type { Digest } from '../oci/digest.ts'
 import type { Manifest } from '../oci/manifest.ts'
 import type { Reference, RepositoryName } from '../oci/reference.ts'
 import type { BlobSource } from '../stream/blob-source.ts'
+import type { RateLimit } from './rate-limit.ts'
 import type { Credential, RegistryEntry } from './registries.ts'
 
 /** One upstream, spoken to as a client. Failures are SourceErrors; a 404 is `undefined`. */
 export interface UpstreamClient {
   readonly entry: RegistryEntry
-  /** What a tag or digest names, without the document. Falls back to a GET where the HEAD does not say all of it. */
+  /**
+   * What a tag or digest names, without the document. Falls back to a GET where the HEAD does not say all of it.
+   * @param options `held`: what the tag was known to name; given back where the upstream says that nothing changed
+   */
   headManifest(
     repository: RepositoryName,
     reference: Reference,
-    options?: UpstreamRequest,
-  ): Promise<ManifestHead | undefined>
+    options?: UpstreamRequest & { readonly held?: HeldTag | undefined },
+  ): Promise<NamedManifest | undefined>
   /** The document, verified against the digest asked for or claimed. */
   getManifest(
     repository: RepositoryName,
@@ -46,6 +50,13 @@ export interface UpstreamClient {
     page: { readonly artifactType?: string | undefined; readonly after?: string | undefined },
     options?: UpstreamRequest,
   ): Promise<ReferrersPage>
+  /** Repositories, as far as its credential may see them; undefined where the upstream tells nobody. */
+  catalog(
+    page: { readonly n?: number | undefined; readonly last?: string | undefined },
+    options?: UpstreamRequest,
+  ): Promise<CatalogPage | undefined>
+  /** What is known of the upstream now. */
+  readonly health: UpstreamHealth
   /** Ends whatever is running. */
   close(): Promise<void>
 }
@@ -59,12 +70,29 @@ export interface UpstreamRequest {
   readonly signal?: AbortSignal | undefined
 }
 
-export interface ManifestHead {
+export interface UpstreamHealth {
+  /** Whether it does not answer, so that requests fail at once: of manifests, tags and lists; of blobs. */
+  readonly isAway: { readonly api: boolean; readonly blobs: boolean }
+  /** With the milliseconds since it was seen. */
+  readonly rateLimit: (RateLimit & { readonly ageMs: number }) | undefined
+}
+
+/** What a tag named when it was last asked for. */
+export interface HeldTag {
   readonly digest: Digest
-  readonly mediaType: string
-  readonly size: number
+  /** With the quotes, as it came. */
+  readonly etag?: string | undefined
+}
+
+export interface NamedManifest {
+  readonly digest: Digest
   /** Only those of the allow-list. */
   readonly headers: Readonly<Record<string, string>>
+}
+
+export interface ManifestHead extends NamedManifest {
+  readonly mediaType: string
+  readonly size: number
 }
 
 export interface FetchedManifest extends ManifestHead {
@@ -74,6 +102,12 @@ export interface FetchedManifest extends ManifestHead {
 
 export interface TagPage {
   readonly tags: readonly string[]
+  /** `last` of the next page; undefined on the final one. */
+  readonly next: string | undefined
+}
+
+export interface CatalogPage {
+  readonly repositories: readonly RepositoryName[]
   /** `last` of the next page; undefined on the final one. */
   readonly next: string | undefined
 }

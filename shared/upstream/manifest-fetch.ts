@@ -7,7 +7,8 @@ import { manifestPath } from '../oci/paths.ts'
 import type { Reference, RepositoryName } from '../oci/reference.ts'
 import { SourceError } from '../stream/blob-source.ts'
 import type { Api, ApiCall } from './api.ts'
-import type { FetchedManifest, ManifestHead, UpstreamRequest } from './fetch.ts'
+import { maxRedirects } from './exchange.ts'
+import type { FetchedManifest, HeldTag, NamedManifest, UpstreamRequest } from './fetch.ts'
 import { passedHeaders } from './lists.ts'
 import { errorOfStatus } from './outcome.ts'
 import { repositoryAt, type RegistryEntry } from './registries.ts'
@@ -44,11 +45,14 @@ export function createManifestFetch({ entry, api, onBytes }: ManifestFetchDeps) 
   async function head(
     name: RepositoryName,
     reference: Reference,
-    options: UpstreamRequest | undefined,
-  ): Promise<ManifestHead | undefined> {
-    const { answer } = await api(manifestCall('HEAD', name, reference, options))
+    { held, ...options }: UpstreamRequest & { readonly held?: HeldTag | undefined } = {},
+  ): Promise<NamedManifest | undefined> {
+    const call = manifestCall('HEAD', name, reference, options)
+    const { answer } = await api({ ...call, ifNoneMatch: held?.etag })
     const { status, headers } = answer
     if (status === 404) return undefined
+    if (status === 304 && held?.etag !== undefined)
+      return { digest: held.digest, headers: passedHeaders({ etag: held.etag, ...headers }) }
     if (status === 405 || status === 501) return get(name, reference, options)
     if (status !== 200) throw errorOfStatus(entry.id, status, headers)
     const digest = headers['docker-content-digest'] ?? ''
@@ -58,7 +62,7 @@ export function createManifestFetch({ entry, api, onBytes }: ManifestFetchDeps) 
     const isAsked = reference.kind === 'tag' || reference.digest === digest
     if (!isDigest(digest) || !isAsked || size === undefined || !isManifestMediaType(mediaType))
       return get(name, reference, options)
-    return { digest, mediaType, size, headers: passedHeaders(headers) }
+    return { digest, headers: passedHeaders(headers) }
   }
 
   function manifestCall(
@@ -69,8 +73,9 @@ export function createManifestFetch({ entry, api, onBytes }: ManifestFetchDeps) 
   ): ApiCall {
     const repository = repositoryAt(entry, name)
     const url = urlAt(entry, manifestPath(repository, reference))
+    const redirects = entry.redirectsManifests ? maxRedirects : 0
     const accept = manifestAccept
-    return { method, url, accept, maxBytes: manifestMaxBytes, repository, options }
+    return { method, url, accept, maxBytes: manifestMaxBytes, redirects, repository, options }
   }
 
   return { get, head }

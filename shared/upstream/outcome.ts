@@ -19,14 +19,17 @@ export function errorOfStatus(
   const retryAfterMs = parseRetryAfter(headers['retry-after'], Date.now())
   if (status === 429) return new SourceError('busy', message, { retryAfterMs })
   if (status === 408 || status >= 500)
-    return new SourceError('unavailable', message, { retryAfterMs })
+    return new SourceError('unavailable', message, { retryAfterMs, isAway: away.has(status) })
   return new SourceError('broken', message)
 }
 
+const away: ReadonlySet<number> = new Set([502, 503, 504])
+
 /** What a failed exchange means: a body that is too large and an address that is forbidden are the far side's lies. */
 export function errorOfHttp(name: string, error: HttpError): SourceError {
-  const code = error.code === 'too-large' || error.code === 'forbidden' ? 'broken' : 'unavailable'
-  return new SourceError(code, `${name}: ${error.message}`, { cause: error })
+  const isLie = error.code === 'too-large' || error.code === 'forbidden'
+  const code = isLie ? 'broken' : 'unavailable'
+  return new SourceError(code, `${name}: ${error.message}`, { isAway: !isLie, cause: error })
 }
 
 /**

@@ -19,6 +19,8 @@ export interface RegistryEntry {
   readonly redirectHosts: readonly string[]
   /** Docker Hub's rule: a name of one component means `library/<name>`. */
   readonly libraryPrefix: boolean
+  /** It is only a front: manifests too are where it redirects to, as those of registry.k8s.io. */
+  readonly redirectsManifests: boolean
   /** Blob requests open at once. */
   readonly maxBlobRequests: number
   /** Manifest, tag and token requests open at once: their own lane, so that a layer never delays a tag. */
@@ -60,17 +62,6 @@ export function createRegistries(options: readonly RegistryOptions[]): Registrie
   return { entries, resolve: (nameOrId) => byName.get(normaliseName(nameOrId)) }
 }
 
-/** Docker Hub, which exists in every table unless configuration says otherwise. */
-export function dockerHub(): RegistryOptions {
-  return {
-    id: 'docker.io',
-    names: ['docker.io', 'index.docker.io', 'registry-1.docker.io'],
-    url: new URL('https://registry-1.docker.io'),
-    realmHosts: ['auth.docker.io'],
-    libraryPrefix: true,
-  }
-}
-
 /** The repository's name at the upstream: `nginx` is `library/nginx` at Docker Hub. */
 export function repositoryAt(entry: RegistryEntry, repository: RepositoryName): RepositoryName {
   if (!entry.libraryPrefix || repository.includes('/')) return repository
@@ -102,6 +93,7 @@ function createEntry(options: RegistryOptions): RegistryEntry {
     realmHosts: [],
     redirectHosts: [],
     libraryPrefix: false,
+    redirectsManifests: false,
     maxBlobRequests: 16,
     maxApiRequests: 16,
     ...options,

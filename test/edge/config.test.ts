@@ -31,14 +31,24 @@ describe('without configuration', () => {
     ])
   })
 
-  test('the upstreams are the primary and Docker Hub', () => {
+  test('the upstreams are the primary and the ready-made public ones', () => {
     const [primary, hub, ...rest] = load({}).upstreams
-    assert.deepEqual(rest, [])
+    assert.deepEqual(
+      rest.map(({ id, names, url, redirect_manifests }) => [id, names, url, redirect_manifests]),
+      [
+        ['ghcr.io', [], 'https://ghcr.io', false],
+        ['quay.io', [], 'https://quay.io', false],
+        ['registry.k8s.io', ['k8s.gcr.io'], 'https://registry.k8s.io', true],
+        ['gcr.io', [], 'https://gcr.io', false],
+        ['public.ecr.aws', [], 'https://public.ecr.aws', false],
+        ['mcr.microsoft.com', [], 'https://mcr.microsoft.com', false],
+      ],
+    )
     assert.deepEqual(
       [primary?.id, primary?.kind, primary?.url, primary?.access, primary?.credentials],
       ['primary', 'outport', 'http://127.0.0.1:8080', 'primary', undefined],
     )
-    assert.deepEqual(hub?.names, ['docker.io', 'index.docker.io', 'registry-1.docker.io'])
+    assert.deepEqual(hub?.names, ['index.docker.io', 'registry-1.docker.io'])
     assert.deepEqual(
       [hub?.url, hub?.realm_hosts, hub?.access],
       ['https://registry-1.docker.io', ['auth.docker.io'], 'open'],
@@ -49,7 +59,7 @@ describe('without configuration', () => {
 describe('upstreams', () => {
   test("of the file come behind the ready-made ones, all of them open: the primary's tokens speak of the primary alone", () => {
     const other = { id: 'branch', kind: 'outport', url: 'https://branch.example.com' }
-    const { upstreams } = load({ upstreams: [quay, other] })
+    const { upstreams } = load({ ready_made: ['docker.io'], upstreams: [quay, other] })
     assert.deepEqual(
       upstreams.map(({ id, access }) => [id, access]),
       [
@@ -65,17 +75,40 @@ describe('upstreams', () => {
     assert.throws(() => load({ upstreams: [{ ...quay, access: 'primary' }] }), /access/)
   })
 
-  test('replace the ready-made docker.io by its id', () => {
+  const ready = ['docker.io', 'quay.io']
+
+  test('stand for a ready-made one by its id or its name, and need not say again what it is', () => {
     const { upstreams } = load({
-      upstreams: [{ id: 'docker.io', names: ['docker.io'], url: 'https://hub.example.com' }],
+      ready_made: ready,
+      upstreams: [
+        { id: 'docker.io', credentials: { username: 'me', password: 'secret' } },
+        { ...quay, realm_hosts: ['auth.quay.io'] },
+      ],
     })
     assert.deepEqual(
-      upstreams.map(({ id, url }) => [id, url]),
+      upstreams.map(({ id, names, url, realm_hosts }) => [id, names, url, realm_hosts]).slice(1),
       [
-        ['primary', 'http://127.0.0.1:8080'],
-        ['docker.io', 'https://hub.example.com'],
+        [
+          'docker.io',
+          ['index.docker.io', 'registry-1.docker.io'],
+          'https://registry-1.docker.io',
+          ['auth.docker.io'],
+        ],
+        ['quay', ['quay.io'], 'https://quay.io', ['auth.quay.io']],
       ],
     )
+  })
+
+  test("at another place than the ready-made one never send credentials to that one's token service", () => {
+    const url = 'https://hub.example.com'
+    const [, hub] = load({ ready_made: ready, upstreams: [{ id: 'docker.io', url }] }).upstreams
+    assert.equal(hub?.id, 'quay.io')
+    const [, , mine] = load({ ready_made: ready, upstreams: [{ id: 'docker.io', url }] }).upstreams
+    assert.deepEqual([mine?.url, mine?.realm_hosts], [url, []])
+  })
+
+  test('without a place are refused unless they are ready-made', () => {
+    assert.throws(() => load({ upstreams: [{ id: 'mine' }] }), /upstreams\.0\.url: is required/)
   })
 
   test("the primary is logged in to as this edge, and answers to its URL's host", () => {
@@ -122,8 +155,8 @@ test('wrong things are refused with their path', () => {
     ],
     [{ upstreams: [{ ...quay, id: '../etc' }] }, /^edge\.upstreams\.0\.id: must be of/],
     [
-      { upstreams: [{ ...quay, names: ['Docker.IO'] }] },
-      /^edge\.upstreams\.0\.names: 'docker\.io' also names the upstream 'docker\.io'/,
+      { upstreams: [{ ...quay, names: ['Index.Docker.IO'] }] },
+      /^edge\.upstreams\.0\.names: 'index\.docker\.io' also names the upstream 'docker\.io'/,
     ],
     [
       { upstreams: [{ ...quay, url: 'quay.io' }] },

@@ -7,12 +7,14 @@ import { randomBytes } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import { digestOf, isDigest, type Digest } from '../../shared/oci/digest.ts'
 import { OciError, formatErrors } from '../../shared/oci/errors.ts'
+import { mediaTypes } from '../../shared/oci/media-types.ts'
 import { parseOciUrl, type OciPath } from '../../shared/oci/paths.ts'
 import {
   formatContentRange,
   formatUnsatisfiedRange,
   parseRange,
 } from '../../shared/stream/range.ts'
+import { bytesOf } from './images.ts'
 
 export interface UpstreamOptions {
   /** PEM; plain HTTP without. */
@@ -151,6 +153,7 @@ interface ActiveFault {
   seen: number
 }
 
+const json = 'application/json'
 const chunkBytes = 64 * 1024
 const tickMs = 5
 
@@ -248,7 +251,11 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     fault: Fault,
   ) {
     const { path, query } = target
-    if (path.kind === 'ping') return sendBody(reply, Buffer.from('{}'), 'application/json', fault)
+    if (path.kind === 'catalog') {
+      const names = [...repositories.keys()].sort()
+      return sendBody(reply, Buffer.from(JSON.stringify({ repositories: names })), json, fault)
+    }
+    if (path.kind === 'ping') return sendBody(reply, Buffer.from('{}'), json, fault)
     if (!('repository' in path)) return sendError(reply, 404, 'UNSUPPORTED')
     const repository = repositories.get(path.repository)
     if (repository === undefined) return sendError(reply, 404, 'NAME_UNKNOWN')
@@ -449,6 +456,31 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
   }
 }
 
+/** Puts an image of one layer there. */
+export function addImage(
+  upstream: Upstream,
+  repository: string,
+  { seed = 'image', bytes = 3 * 1024 * 1024, tag = 'v1' } = {},
+) {
+  const config = upstream.addBlob(repository, Buffer.from(`{"seed":"${seed}"}`))
+  const content = bytesOf(seed, bytes)
+  const layer = upstream.addBlob(repository, content)
+  const document = {
+    schemaVersion: 2,
+    mediaType: mediaTypes.ociManifest,
+    config: {
+      mediaType: 'application/vnd.oci.image.config.v1+json',
+      digest: config,
+      size: seed.length + 11,
+    },
+    layers: [
+      { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: content.length },
+    ],
+  }
+  const manifest = upstream.addManifest(repository, document, { tag })
+  return { config, layer, content, manifest }
+}
+
 interface Reply {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -475,6 +507,8 @@ function sendManifest(reply: Reply, repository: Repository, text: string, fault:
   if (digest === undefined || manifest === undefined)
     return sendError(reply, 404, 'MANIFEST_UNKNOWN')
   const contentDigest = fault.contentDigest ?? digest
+  if (reply.request.headers['if-none-match'] === `"${digest}"`)
+    return sendEmpty(reply, 304, { etag: `"${digest}"`, ...fault.headers })
   return sendBody(reply, resized(manifest.bytes, fault), manifest.mediaType, fault, {
     etag: `"${digest}"`,
     ...(contentDigest === '' ? {} : { 'docker-content-digest': contentDigest }),

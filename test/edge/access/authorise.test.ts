@@ -10,7 +10,7 @@ import type { RelayedLogin } from '../../../edge/access/token-relay.ts'
 import { createTokenVerifier, signToken } from '../../../shared/auth/token.ts'
 import { OciError } from '../../../shared/oci/errors.ts'
 import { parseRepositoryName } from '../../../shared/oci/reference.ts'
-import { createRegistries, dockerHub } from '../../../shared/upstream/registries.ts'
+import { createRegistries } from '../../../shared/upstream/registries.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const issuer = 'outport'
@@ -19,7 +19,12 @@ const repository = parseRepositoryName('team/app')
 const other = parseRepositoryName('team/secret')
 const registries = createRegistries([
   { id: 'primary', url: new URL('http://127.0.0.1:1'), kind: 'primary' },
-  dockerHub(),
+  {
+    id: 'docker.io',
+    names: ['index.docker.io', 'registry-1.docker.io'],
+    url: new URL('https://registry-1.docker.io'),
+    libraryPrefix: true,
+  },
 ])
 const [primary, hub] = registries.entries
 assert.ok(primary && hub)

@@ -34,7 +34,14 @@ function manifestsOf(
     blobs,
     memory: createMemoryCache(4096),
     client: () => client,
-    tagTtlMs: () => tagTtlMs,
+    rules: () => ({
+      ttlMs: tagTtlMs,
+      waitMs: 1000,
+      maxStaleMs: Infinity,
+      negativeTtlMs: 0,
+      rateBudget: 0,
+    }),
+    onStale: () => undefined,
     now: Date.now,
     onDiskFailed: (error) => assert.fail(String(error)),
   })

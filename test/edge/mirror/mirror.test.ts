@@ -4,8 +4,7 @@ import { digestOf } from '../../../shared/oci/digest.ts'
 import { mediaTypes } from '../../../shared/oci/media-types.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startTestEdge, type TestEdge } from '../../kit/edge.ts'
-import { bytesOf } from '../../kit/images.ts'
-import { startUpstream, type Upstream, type UpstreamOptions } from '../../kit/upstream.ts'
+import { addImage, startUpstream, type Upstream, type UpstreamOptions } from '../../kit/upstream.ts'
 
 const mebibyte = 1024 * 1024
 
@@ -57,30 +56,6 @@ async function startWorld(
       return startTestEdge(t, { ...options, data: first.data })
     },
   }
-}
-
-function addImage(
-  upstream: Upstream,
-  repository: string,
-  { seed = 'image', bytes = 3 * mebibyte, tag = 'v1' } = {},
-) {
-  const config = upstream.addBlob(repository, Buffer.from(`{"seed":"${seed}"}`))
-  const content = bytesOf(seed, bytes)
-  const layer = upstream.addBlob(repository, content)
-  const document = {
-    schemaVersion: 2,
-    mediaType: mediaTypes.ociManifest,
-    config: {
-      mediaType: 'application/vnd.oci.image.config.v1+json',
-      digest: config,
-      size: seed.length + 11,
-    },
-    layers: [
-      { mediaType: 'application/vnd.oci.image.layer.v1.tar', digest: layer, size: content.length },
-    ],
-  }
-  const manifest = upstream.addManifest(repository, document, { tag })
-  return { config, layer, content, manifest }
 }
 
 test('an image is pulled through once, verbatim, and then without the upstream', async (t) => {

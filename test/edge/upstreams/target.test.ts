@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { chooseTarget } from '../../../edge/upstreams/target.ts'
-import { createRegistries, dockerHub } from '../../../shared/upstream/registries.ts'
+import { createRegistries } from '../../../shared/upstream/registries.ts'
 import { parseOciUrl } from '../../../shared/oci/paths.ts'
 
 const registries = createRegistries([
   { id: 'primary', url: new URL('http://127.0.0.1:1'), kind: 'primary' },
-  dockerHub(),
+  {
+    id: 'docker.io',
+    names: ['index.docker.io', 'registry-1.docker.io'],
+    url: new URL('https://registry-1.docker.io'),
+    libraryPrefix: true,
+  },
 ])
 const [primary, hub] = registries.entries
 assert.ok(primary && hub)

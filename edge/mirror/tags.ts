@@ -1,0 +1,161 @@
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { Tag } from '../../shared/oci/reference.ts'
+import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { Origin, TagEntry } from '../cache/cache-index.ts'
+import { isPassing } from './refused.ts'
+import { createShare } from './share.ts'
+
+/** Where a tag points. */
+export interface ResolvedTag {
+  readonly digest: Digest
+  /** Milliseconds since the upstream last said so, when it could not be asked again. */
+  readonly staleMs: number | undefined
+}
+
+/** Why a tag was answered that its upstream had not confirmed. */
+export type StaleReason = 'away' | 'slow' | 'rate_limit'
+
+/** How the tags of one upstream are answered. */
+export interface TagRules {
+  /** Milliseconds that a tag is answered without asking. */
+  readonly ttlMs: number
+  /** Milliseconds that a client waits whose tag is known. */
+  readonly waitMs: number
+  /** Milliseconds since a tag was confirmed, beyond which it is not answered without being so. */
+  readonly maxStaleMs: number
+}
+
+export interface TagsDeps {
+  readonly rules: (upstream: string) => TagRules
+  readonly find: (origin: Origin, tag: Tag) => TagEntry | undefined
+  /**
+   * Asks the upstream, and keeps what it says: the manifest is held before the tag is.
+   * @returns undefined when the upstream has no such tag, and the tag is forgotten
+   */
+  readonly ask: (
+    origin: Origin,
+    tag: Tag,
+    request: UpstreamRequest | undefined,
+  ) => Promise<Digest | undefined>
+  /** Whether the manifest could be given now. */
+  readonly isHeld: (origin: Origin, digest: Digest) => Promise<boolean>
+  /** Milliseconds for which a known tag is rather not asked for: the upstream's rate limit is almost used up. */
+  readonly savingMs: (upstream: string) => number | undefined
+  readonly onStale: (upstream: string, reason: StaleReason) => void
+  readonly now: () => number
+}
+
+/** When an upstream is asked for a tag, and when the last answer stands. */
+export interface Tags {
+  /** Where a tag points that is within the upstream's TTL; undefined says nothing. */
+  known(origin: Origin, tag: Tag): Digest | undefined
+  /**
+   * Where a tag points: as remembered within the TTL, else as the upstream says now. An upstream that does not
+   * answer, or not soon, leaves the last answer standing; one that says no ends it.
+   * @throws SourceError when it cannot be known
+   */
+  resolve(origin: Origin, tag: Tag, request?: UpstreamRequest): Promise<ResolvedTag | undefined>
+}
+
+/** Tags in use are asked for behind their clients' backs, each at a time of its own, from here to the end of the TTL. */
+const refreshFrom = 0.75
+const refreshSpread = 0.2
+
+export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }: TagsDeps): Tags {
+  const askOnce = createShare<Digest | undefined>()
+
+  // A negative age is a clock that was set back: it says nothing about the tag.
+  const isFresh = (ageMs: number, ttlMs: number): boolean => ageMs >= 0 && ageMs < ttlMs
+
+  const refreshIfDue = (origin: Origin, tag: Tag, known: TagEntry): void => {
+    const share = (now() - known.checkedAt) / rules(origin.upstream).ttlMs
+    if (share < refreshFrom || share < refreshFrom + refreshSpread * fractionOf(known)) return
+    const key = keyOf(origin, tag)
+    if (askOnce.isRunning(key) || savingMs(origin.upstream) !== undefined) return
+    // Who asks next meets the same trouble, and tells of it.
+    askOnce(key, () => ask(origin, tag, undefined)).catch(ignore)
+  }
+
+  /** Stale is better than nothing, unless it is older than may be or its manifest is not here. */
+  const staleOf = async (origin: Origin, known: TagEntry | undefined, maxMs: number) => {
+    if (known === undefined) return undefined
+    const staleMs = Math.max(now() - known.checkedAt, 0)
+    const isGood = staleMs <= maxMs && (await isHeld(origin, known.digest))
+    return isGood ? { digest: known.digest, staleMs } : undefined
+  }
+
+  return {
+    known(origin, tag) {
+      const known = find(origin, tag)
+      if (known === undefined) return undefined
+      const { ttlMs } = rules(origin.upstream)
+      if (!isFresh(now() - known.checkedAt, ttlMs)) return undefined
+      refreshIfDue(origin, tag, known)
+      return known.digest
+    },
+    async resolve(origin, tag, request) {
+      const { upstream } = origin
+      const { ttlMs, waitMs, maxStaleMs } = rules(upstream)
+      const known = find(origin, tag)
+      if (known !== undefined && isFresh(now() - known.checkedAt, ttlMs)) {
+        refreshIfDue(origin, tag, known)
+        return { digest: known.digest, staleMs: undefined }
+      }
+      const saving = savingMs(upstream)
+      const saved =
+        saving === undefined
+          ? undefined
+          : await staleOf(origin, known, Math.min(saving, maxStaleMs))
+      if (saved !== undefined) {
+        onStale(upstream, 'rate_limit')
+        return saved
+      }
+      // A question that several wait for is not dropped because the first who asked has gone.
+      const { signal: _, ...rest } = request ?? {}
+      const asking = askOnce(keyOf(origin, tag), () => ask(origin, tag, rest))
+      try {
+        const isLate = known !== undefined && (await lasts(asking, waitMs))
+        const stale = isLate ? await staleOf(origin, known, maxStaleMs) : undefined
+        if (stale !== undefined) {
+          onStale(upstream, 'slow')
+          return stale
+        }
+        const digest = await asking
+        return digest && { digest, staleMs: undefined }
+      } catch (error) {
+        // Found again: what the upstream said to another who asked may have ended it meanwhile.
+        const stale = isPassing(error)
+          ? await staleOf(origin, find(origin, tag), maxStaleMs)
+          : undefined
+        if (stale === undefined) throw error
+        onStale(upstream, 'away')
+        return stale
+      }
+    },
+  }
+}
+
+/** A number from 0 to 1 of the entry's own. */
+function fractionOf({ digest, checkedAt }: TagEntry): number {
+  return ((parseInt(digest.slice(-6), 16) + checkedAt) % 1000) / 1000
+}
+
+/** Whether a promise is not settled after so many milliseconds. What it throws is left to whoever awaits it. */
+async function lasts(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>()
+  const timer = setTimeout(() => late.resolve(true), ms)
+  const settle = (): void => late.resolve(false)
+  promise.then(settle, settle)
+  try {
+    return await late.promise
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Of a tag of this very project. */
+function keyOf({ upstream, repository, project }: Origin, tag: Tag): string {
+  return `${upstream}!${repository}!${project ?? ''}!${tag}`
+}
+
+function ignore(): void {}

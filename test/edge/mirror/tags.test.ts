@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Origin, TagEntry } from '../../../edge/cache/cache-index.ts'
+import { createTags, type StaleReason, type TagRules } from '../../../edge/mirror/tags.ts'
+import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
+import { isTag, parseRepositoryName } from '../../../shared/oci/reference.ts'
+import { SourceError } from '../../../shared/stream/blob-source.ts'
+import { createTestClock, waitFor } from '../../kit/clock.ts'
+
+const origin: Origin = { upstream: 'hub', repository: parseRepositoryName('team/app') }
+const tag = 'v1'
+assert.ok(isTag(tag))
+const [one, two] = [digestOf(Buffer.from('one')), digestOf(Buffer.from('two'))]
+
+/** Tags whose upstream answers as it is told, and a record of what was asked. */
+function createStand(rules: Partial<TagRules> = {}) {
+  const clock = createTestClock()
+  const state: { entry: TagEntry | undefined; held: boolean; savingMs: number | undefined } = {
+    entry: { digest: one, checkedAt: clock.now() },
+    held: true,
+    savingMs: undefined,
+  }
+  const stale: StaleReason[] = []
+  const asked: PromiseWithResolvers<Digest | undefined>[] = []
+  const tags = createTags({
+    rules: () => ({ ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
+    find: () => state.entry,
+    async ask() {
+      const answer = Promise.withResolvers<Digest | undefined>()
+      asked.push(answer)
+      const digest = await answer.promise
+      state.entry = digest && { digest, checkedAt: clock.now() }
+      return digest
+    },
+    isHeld: () => Promise.resolve(state.held),
+    savingMs: () => state.savingMs,
+    onStale: (_upstream, reason) => stale.push(reason),
+    now: clock.now,
+  })
+  return { clock, state, stale, asked, tags }
+}
+
+const away = new SourceError('unavailable', 'no answer')
+
+test('within its TTL a tag costs nothing, and near the end of it one question behind its clients', async () => {
+  const { clock, asked, tags } = createStand()
+  clock.advance(44_000)
+  assert.equal(tags.known(origin, tag), one)
+  assert.equal(asked.length, 0)
+  clock.advance(14_000)
+  for (let times = 0; times < 3; times++) assert.equal(tags.known(origin, tag), one)
+  assert.deepEqual(await tags.resolve(origin, tag), { digest: one, staleMs: undefined })
+  assert.equal(asked.length, 1, 'one question for all who came')
+  asked[0]?.resolve(two)
+  await waitFor('the new answer', () => tags.known(origin, tag) === two)
+})
+
+test('edges that learned of different images together do not ask together', () => {
+  const askedAt = new Set<number>()
+  for (let image = 0; image < 50; image++) {
+    const { clock, state, asked, tags } = createStand()
+    state.entry = { digest: digestOf(Buffer.from(String(image))), checkedAt: clock.now() }
+    for (let second = 0; second < 59 && asked.length === 0; second++) {
+      clock.advance(1000)
+      tags.known(origin, tag)
+      if (asked.length > 0) askedAt.add(second)
+    }
+    assert.equal(asked.length, 1, 'before the end of the TTL')
+  }
+  assert.ok(askedAt.size >= 5, [...askedAt].join())
+})
+
+test('who asks for a tag that an upstream is slow to confirm gets the last answer, and the next one the new', async () => {
+  const { clock, stale, asked, tags } = createStand()
+  clock.advance(61_000)
+  assert.deepEqual(await tags.resolve(origin, tag), { digest: one, staleMs: 61_000 })
+  assert.deepEqual(stale, ['slow'])
+  asked[0]?.resolve(two)
+  await waitFor('the answer that came late', () => tags.known(origin, tag) === two)
+  assert.equal(asked.length, 1)
+})
+
+test('an upstream that is away leaves the last answer standing, as long as it may', async () => {
+  const { clock, stale, asked, tags } = createStand()
+  const ask = async () => {
+    const resolving = tags.resolve(origin, tag)
+    await waitFor('a question', () => asked.length > 0)
+    asked.pop()?.reject(away)
+    return resolving
+  }
+  clock.advance(3_600_000)
+  assert.deepEqual(await ask(), { digest: one, staleMs: 3_600_000 })
+  assert.deepEqual(stale, ['away'])
+  clock.advance(1)
+  await assert.rejects(ask(), away)
+})
+
+test('what is not here any more is not promised', async () => {
+  const { clock, state, asked, tags } = createStand()
+  state.held = false
+  clock.advance(61_000)
+  const resolving = tags.resolve(origin, tag)
+  await waitFor('a question', () => asked.length > 0)
+  asked[0]?.reject(away)
+  await assert.rejects(resolving, away)
+})
+
+test('an upstream that says no ends the last answer, also for who asks while it is away afterwards', async () => {
+  for (const code of ['absent', 'refused'] as const) {
+    const { clock, state, asked, tags } = createStand()
+    const no = new SourceError(code, 'no')
+    clock.advance(61_000)
+    const resolving = tags.resolve(origin, tag)
+    await waitFor('a question', () => asked.length > 0)
+    // As `ask` does of a manifest's no.
+    state.entry = undefined
+    asked[0]?.reject(no)
+    await assert.rejects(resolving, no)
+    const again = tags.resolve(origin, tag)
+    await waitFor('another question', () => asked.length > 1)
+    asked[1]?.reject(away)
+    await assert.rejects(again, away)
+  }
+})
+
+test('with hardly a pull left known tags are not asked for, within the window of the limit', async () => {
+  const { clock, state, stale, asked, tags } = createStand()
+  state.savingMs = 120_000
+  clock.advance(58_000)
+  assert.equal(tags.known(origin, tag), one)
+  clock.advance(62_000)
+  assert.deepEqual(await tags.resolve(origin, tag), { digest: one, staleMs: 120_000 })
+  assert.deepEqual(stale, ['rate_limit'])
+  assert.equal(asked.length, 0)
+  clock.advance(1)
+  const resolving = tags.resolve(origin, tag)
+  await waitFor('a question', () => asked.length > 0)
+  asked[0]?.resolve(two)
+  assert.deepEqual(await resolving, { digest: two, staleMs: undefined })
+})
+
+test('a clock that was set back makes no tag fresh', async () => {
+  const { clock, asked, tags } = createStand()
+  clock.advance(-10_000)
+  assert.equal(tags.known(origin, tag), undefined)
+  const resolving = tags.resolve(origin, tag)
+  await waitFor('a question', () => asked.length > 0)
+  asked[0]?.reject(away)
+  assert.deepEqual(await resolving, { digest: one, staleMs: 0 })
+})
