@@ -8,6 +8,7 @@ import {
   list,
   optional,
   path,
+  rate,
   size,
   text,
   type Loaded,
@@ -217,6 +218,11 @@ const edgeSchema = group({
       description: 'Manifests, tags and small blobs held ready in memory.',
     }),
     memory_blob: size({ default: '1MiB', description: 'The largest blob that is held in memory.' }),
+    scrub: rate({
+      default: '4MiB',
+      description:
+        'Bytes a second at which all that is held is read again and again, to find what the disk has not kept; 0 never.',
+    }),
     decisions: count({
       default: 10_000,
       description: 'Tokens and access decisions that are remembered.',

@@ -11,7 +11,7 @@ import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
-import { createHasher } from '../shared/stream/hasher.ts'
+import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
 import { createPrimaryKeys } from './access/keys.ts'
 import { createTokenRelay } from './access/token-relay.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
@@ -22,6 +22,7 @@ import type { EdgeConfig, EdgeOptions, UpstreamOptions } from './config.ts'
 import {
   createEdgeMetrics,
   createEvictionMetrics,
+  createIntegrityMetrics,
   registerUpstreams,
   type EdgeMetrics,
 } from './metrics.ts'
@@ -53,6 +54,9 @@ export async function startEdge(
   }
   const metrics = createMetrics('edge', { processMetrics })
   const disk = createDiskHealth(log)
+  const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
+  closers.push(() => hasher.close())
+  const integrity = createIntegrityMetrics(metrics.registry)
   try {
     const cache = await openCache({
       folder: join(config.data, 'edge'),
@@ -61,12 +65,21 @@ export async function startEdge(
       eviction: createEvictionMetrics(metrics.registry),
       onDiskFailed: disk.failed,
       onStored: disk.worked,
+      hasher,
+      onRotten: (digest, found) => {
+        integrity.rotten(found)
+        log.error(
+          { digest, found },
+          'a held file was not what its digest says: it is fetched again',
+        )
+      },
+      scrub: { bytesPerSecond: edge.cache.scrub, onRead: integrity.scrubbed },
       onDamaged: (err) =>
         log.warn({ err }, 'the index of the cache is damaged: it is made again from the disk'),
     })
     closers.push(() => cache.close())
     signal.throwIfAborted()
-    return await startParts({ edge, log, metrics, signal, cache, disk, closers, closeAll })
+    return await startParts({ edge, log, metrics, signal, cache, disk, hasher, closers, closeAll })
   } catch (error) {
     await closeAll()
     throw error
@@ -78,6 +91,7 @@ interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly metrics: Metrics
   readonly cache: Cache
   readonly disk: DiskHealth
+  readonly hasher: Hasher
   readonly closers: (() => Promise<unknown> | void)[]
   readonly closeAll: () => Promise<void>
 }
@@ -89,6 +103,7 @@ async function startParts({
   signal,
   cache,
   disk,
+  hasher,
   closers,
   closeAll,
 }: Parts): Promise<Running> {
@@ -101,8 +116,6 @@ async function startParts({
 
   const memory = createMemoryCache(edge.cache.memory)
   const pool = createBufferPool({ bytes: edge.cache.fill_buffers })
-  const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
-  closers.push(() => hasher.close())
   const fillsRef: { current?: Fills } = {}
   const metrics = createEdgeMetrics({
     registry,

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 import { registerGauges } from '../shared/observability/metrics.ts'
-import type { CachedBlobs } from './cache/blobs.ts'
+import type { CachedBlobs, RottenFound } from './cache/blobs.ts'
 import type { DiskHealth } from './cache/disk-health.ts'
 import type { EvictionObserver } from './cache/evict.ts'
 import type { MemoryCache } from './cache/memory.ts'
@@ -66,6 +66,26 @@ export function createEvictionMetrics(registry: Registry): EvictionObserver {
     returned(afterMs) {
       if (afterMs <= regrettedMs) returned.inc()
     },
+  }
+}
+
+/** Registers what tells of files that the disk did not keep as they were. */
+export function createIntegrityMetrics(registry: Registry) {
+  const registers = [registry]
+  const rotten = new Counter({
+    name: 'outport_edge_rotten_total',
+    help: 'Held files that were not what their digest says, by how that was found; they were dropped.',
+    labelNames: ['found'],
+    registers,
+  })
+  const scrubbed = new Counter({
+    name: 'outport_edge_scrubbed_bytes_total',
+    help: 'Bytes of held files that were read only to see whether they are right.',
+    registers,
+  })
+  return {
+    rotten: (found: RottenFound) => rotten.inc({ found }),
+    scrubbed: (bytes: number) => scrubbed.inc(bytes),
   }
 }
 

@@ -46,6 +46,8 @@ export interface BlobFiles {
   pathOf(digest: Digest): string
   /** Bytes of the stored file, or undefined. */
   size(digest: Digest): Promise<number | undefined>
+  /** When the stored file was last changed, in epoch ms, or undefined. A move to another disk keeps it. */
+  changedAt(digest: Digest): Promise<number | undefined>
   /** The whole content of a small blob, or undefined. */
   readAll(digest: Digest): Promise<Buffer | undefined>
   /** Writes a small, proved blob under its final name. */
@@ -97,6 +99,9 @@ export async function openBlobFiles(root: string): Promise<BlobFiles> {
     pathOf,
     async size(digest) {
       return (await orMissing(stat(pathOf(digest))))?.size
+    },
+    async changedAt(digest) {
+      return (await orMissing(stat(pathOf(digest))))?.mtimeMs
     },
     readAll: (digest) => orMissing(readFile(pathOf(digest))),
     async put(digest, bytes) {

@@ -1,12 +1,14 @@
 import { LRUCache } from 'lru-cache'
 import { createOpenFiles } from '../../shared/files/open-files.ts'
 import type { OpenedSink } from '../../shared/fill/sink.ts'
-import type { Digest } from '../../shared/oci/digest.ts'
+import { algorithmOf, digestOf, type Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
+import { createHasher, type Hasher } from '../../shared/stream/hasher.ts'
 import type { BlobFiles } from './blob-files.ts'
 import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
 import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
 import { createParts } from './parts.ts'
+import { createProofs, isContentOf, type CheckedFile } from './proofs.ts'
 import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
@@ -39,6 +41,8 @@ export interface CachedBlobs {
   used(digest: Digest): void
   /** It may be that nobody asks for a held blob again: it goes next when room is needed, unless somebody does. */
   demote(digest: Digest): void
+  /** Reads a held blob, and drops it unless it is right. @param pause waited for after each read of so many bytes */
+  check(digest: Digest, pause: (bytes: number) => Promise<void>): Promise<void>
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
   drop(digest: Digest): Promise<void>
   /** Held bytes and blobs, for the metrics. */
@@ -60,8 +64,14 @@ export interface CachedBlobsDeps {
   /** Bytes that the cache may take, by a look at the disk; without, whatever comes. */
   readonly capacity?: ((heldBytes: number) => Promise<number>) | undefined
   readonly eviction?: EvictionObserver | undefined
+  /** Hashes what is read again; on this thread without. */
+  readonly hasher?: Hasher | undefined
+  /** Told of a file that is not what its digest says; it is gone by then. */
+  readonly onRotten?: ((digest: Digest, found: RottenFound) => void) | undefined
   readonly now?: (() => number) | undefined
 }
+
+export type RottenFound = 'read' | 'scrub'
 
 interface BlobToStore {
   readonly size: number
@@ -82,6 +92,8 @@ export async function createCachedBlobs({
   onStored,
   capacity = () => Promise.resolve(Infinity),
   eviction,
+  hasher = createHasher({ workerFromBytes: Infinity }),
+  onRotten,
   now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
   if (!index.complete) await rebuildIndex(files, index)
@@ -112,7 +124,8 @@ export async function createCachedBlobs({
   const store = async (digest: Digest, { size, publish, counted }: BlobToStore) => {
     await publish()
     const before = index.stored(digest)
-    await index.putStored(digest, { size })
+    const changedAt = await files.changedAt(digest)
+    await index.putStored(digest, { size, ...(changedAt !== undefined && { changedAt }) })
     total.bytes += size - (before?.size ?? 0)
     if (before === undefined) total.count++
     counted?.()
@@ -157,6 +170,26 @@ export async function createCachedBlobs({
         await remove(digest, entry)
       opened.forget(files.pathOf(digest))
     })
+  /** Of a file whose bytes were not what its digest says, unless it was put right meanwhile. */
+  const dropRotten = (digest: Digest, changedAt: number | undefined, found: RottenFound) =>
+    inTurn(digest, async () => {
+      const entry = index.stored(digest)
+      if (entry === undefined || (await files.changedAt(digest)) !== changedAt) return
+      await remove(digest, entry)
+      opened.forget(files.pathOf(digest))
+      onRotten?.(digest, found)
+    })
+  const noteProved = (digest: Digest, { size, changedAt }: CheckedFile) =>
+    inTurn(digest, async () => {
+      if (index.stored(digest)?.size === size) await index.putStored(digest, { size, changedAt })
+    })
+  const proofs = createProofs({
+    hasher,
+    changedAt: (digest) => files.changedAt(digest),
+    reopen: (digest) => opened.open(files.pathOf(digest)),
+    onChecked: (digest, found) =>
+      found.isRight ? noteProved(digest, found) : dropRotten(digest, found.changedAt, 'read'),
+  })
   const evictor = await createEvictor({
     held,
     heldBytes: () => total.bytes + parts.leftBytes,
@@ -188,7 +221,8 @@ export async function createCachedBlobs({
       if (entry === undefined) return undefined
       const handle = await opened.open(files.pathOf(digest))
       evictor.used(digest)
-      if (handle !== undefined && handle.size === entry.size) return handle
+      if (handle !== undefined && handle.size === entry.size)
+        return proofs.guard(digest, entry, handle)
       await handle?.close()
       await dropIfBroken(digest)
       return undefined
@@ -198,9 +232,22 @@ export async function createCachedBlobs({
       if (entry === undefined) return undefined
       const bytes = await files.readAll(digest)
       evictor.used(digest)
-      if (bytes?.length === entry.size) return bytes
-      await dropIfBroken(digest)
+      if (bytes?.length !== entry.size) await dropIfBroken(digest)
+      // It is small, and is held in memory from now on.
+      else if (digestOf(bytes, algorithmOf(digest)) === digest) return bytes
+      else await dropRotten(digest, await files.changedAt(digest), 'read')
       return undefined
+    },
+    async check(digest, pause) {
+      const changedAt = await files.changedAt(digest)
+      const reader = await opened.open(files.pathOf(digest))
+      if (reader === undefined) return dropIfBroken(digest)
+      try {
+        if (await isContentOf(digest, reader, { hasher, pause })) return
+      } finally {
+        await reader.close()
+      }
+      await dropRotten(digest, changedAt, 'scrub')
     },
     put: (digest, bytes) =>
       inTurn(digest, async () => {

@@ -29,6 +29,8 @@ export interface Origin {
 export interface StoredEntry {
   /** Bytes. */
   readonly size: number
+  /** When the file had last been changed as it was proved, in epoch ms; undefined: to be proved when it is read. */
+  readonly changedAt?: number
 }
 
 /** That a repository has a digest, by what its upstream delivered or its primary answered. */
@@ -83,6 +85,8 @@ export interface CacheIndex {
   /** A small document under a name: the primary's key set, this edge's own token key. */
   document(name: string): unknown
   putDocument(name: string, value: unknown): Promise<void>
+  /** The stored digest behind another in the order of the keys; the first one without. */
+  nextStored(after: Digest | undefined): Promise<Digest | undefined>
   /** All that is stored, with how it was used, by a walk. */
   listHeld(): Promise<readonly HeldBlob[]>
   putUses(records: ReadonlyMap<Digest, UseRecord>): Promise<void>
@@ -188,6 +192,11 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     },
     document: (name) => level.getSync(keys.document(name)),
     putDocument: (name, value) => put(keys.document(name), value),
+    async nextStored(after) {
+      const gt = after === undefined ? 'b!' : keys.stored(after)
+      const [key] = await level.keys({ gt, lt: 'b"', limit: 1 }).all()
+      return key?.slice('b!'.length) as Digest | undefined
+    },
     async listHeld() {
       const uses = new Map<string, UseRecord>()
       for await (const [key, record] of level.iterator({ gt: 'u!', lt: 'u"' }))

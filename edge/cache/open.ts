@@ -1,9 +1,12 @@
 import { mkdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDigest } from '../../shared/oci/digest.ts'
+import type { Hasher } from '../../shared/stream/hasher.ts'
 import { openBlobFiles } from './blob-files.ts'
-import { createCachedBlobs, type CachedBlobs } from './blobs.ts'
+import { createCachedBlobs, type CachedBlobs, type CachedBlobsDeps } from './blobs.ts'
 import { openCacheIndex, type CacheIndex } from './cache-index.ts'
 import type { EvictionObserver } from './evict.ts'
+import { startScrub, type Scrub } from './scrub.ts'
 
 /** An open cache; whoever opened it closes it. */
 export interface Cache {
@@ -26,6 +29,11 @@ export interface CacheOptions {
   /** Bytes that it may take; without, most of what the disk has. */
   readonly size?: number | undefined
   readonly eviction?: EvictionObserver
+  readonly hasher?: Hasher
+  /** Told of a file that is not what its digest says; it is gone by then. */
+  readonly onRotten?: CachedBlobsDeps['onRotten']
+  /** All that is held is read again and again, at so many bytes a second; not at all without, or with 0. */
+  readonly scrub?: { readonly bytesPerSecond: number; readonly onRead: (bytes: number) => void }
 }
 
 /** What the cache leaves of the disk: file systems that are full are slow, and others write there too. */
@@ -46,27 +54,55 @@ async function capacityOf(
  * @throws when the disk cannot be written, or another process holds the index
  */
 export async function openCache(options: CacheOptions): Promise<Cache> {
-  const { folder, size, openFiles, onDamaged, onDiskFailed, onStored, eviction } = options
+  const { folder, size, onDamaged, scrub, ...rest } = options
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const files = await openBlobFiles(folder)
   const index = await openOrRemake(join(folder, 'index'), onDamaged)
   const blobs = await createCachedBlobs({
+    ...rest,
     files,
     index,
-    openFiles,
-    onDiskFailed,
-    onStored,
     capacity: (heldBytes) => capacityOf(folder, { size, heldBytes }),
-    eviction,
   })
+  const scrubbing =
+    scrub === undefined || scrub.bytesPerSecond === 0
+      ? undefined
+      : scrubCache({ index, blobs, onFailed: options.onDiskFailed }, scrub)
   return {
     index,
     blobs,
     async close() {
+      await scrubbing?.close()
       await blobs.close()
       await index.close()
     },
   }
+}
+
+/** Where the scrub has come to, in the index. */
+const scrubDocument = 'scrub'
+
+function scrubCache(
+  {
+    index,
+    blobs,
+    onFailed,
+  }: Pick<Cache, 'index' | 'blobs'> & { readonly onFailed: (error: unknown) => void },
+  { bytesPerSecond, onRead }: NonNullable<CacheOptions['scrub']>,
+): Scrub {
+  const start = index.document(scrubDocument)
+  return startScrub({
+    bytesPerSecond,
+    start: typeof start === 'string' && isDigest(start) ? start : undefined,
+    next: (after) => index.nextStored(after),
+    check: (digest, pause) =>
+      blobs.check(digest, (bytes) => {
+        onRead(bytes)
+        return pause(bytes)
+      }),
+    save: (position) => index.putDocument(scrubDocument, position),
+    onFailed,
+  })
 }
 
 async function openOrRemake(
