@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Digest } from '../shared/oci/digest.ts'
@@ -7,23 +7,19 @@ import { parseRepositoryName } from '../shared/oci/reference.ts'
 import { startUpstream, type Upstream } from '../test/kit/upstream.ts'
 import type { Bench, BenchContext } from './bench.ts'
 import { startOutport } from './outport.ts'
-import { downloadPart, type PartSeen } from './part-client.ts'
+import { downloadPart } from './part-client.ts'
+import { checkBytes, expectedOf, patterns, pull, segmentBytes, type Pattern } from './pulls.ts'
 import { median, percentile, type BenchResult, type Figure } from './report.ts'
 
 const mib = 2 ** 20
 const blobBytes = 32 * mib
-const segmentBytes = 8 * mib
 const clients = 50
 /** Between the starts of two clients. */
 const stepMs = 10
-const parallelChunks = 3
 /** Fills of each length that count. */
 const times = 3
 /** One in so many checks its bytes: all of them would need more than the clients' core. */
 const hashingClients = 10
-
-const patterns = ['plain', 'chunked'] as const
-type Pattern = (typeof patterns)[number]
 
 /** 50 cold clients of one blob at a slow upstream: who asks for what, and who waits for whom. */
 export const bench: Bench = {
@@ -155,10 +151,10 @@ async function pullCold(
   const blob = randomBytes(blobBytes)
   const digest = upstream.addBlob('bench/app', blob)
   upstream.setPace(blobBytes / seconds)
-  const expected = digestsOf(blob)
+  const expected = expectedOf(blob)
   const wanted = { path: pathOf('bench/app', digest), length: blobBytes, hashes: true }
   const direct = await downloadPart({ ...wanted, origin: upstream.url })
-  check(direct, expected.whole)
+  checkBytes(direct, expected.whole)
   upstream.forgetRequests()
 
   const path = pathOf('origin/bench/app', digest)
@@ -182,54 +178,6 @@ async function pullCold(
     headerDelays: parts.map(({ askedAt, headersAt }) => headersAt - Math.max(askedAt, upstreamAt)),
     doneShare: (lastAt - startedAt) / (direct.doneAt - direct.askedAt),
   }
-}
-
-interface Pull {
-  readonly origin: URL
-  readonly path: string
-  readonly expected: Expected
-  readonly hashes: boolean
-}
-
-/** sha256 in hex: of the blob, and of each of its segments. */
-interface Expected {
-  readonly whole: string
-  readonly segments: readonly string[]
-}
-
-/** Before the clients start: whoever hashes while they run keeps all of them, and the upstream, waiting. */
-function digestsOf(blob: Buffer): Expected {
-  const hashOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
-  const starts = Array.from({ length: blobBytes / segmentBytes }, (_, i) => i * segmentBytes)
-  const segments = starts.map((start) => hashOf(blob.subarray(start, start + segmentBytes)))
-  return { whole: hashOf(blob), segments }
-}
-
-const pull: Record<Pattern, (wanted: Pull) => Promise<PartSeen[]>> = {
-  async plain({ expected, ...wanted }) {
-    const seen = await downloadPart({ ...wanted, length: blobBytes })
-    check(seen, expected.whole)
-    return [seen]
-  },
-  /** As containerd does with parallel fetches: three open-ended ranges at a time, each closed after its chunk. */
-  async chunked({ expected, ...wanted }) {
-    const left = expected.segments.entries()
-    const seen: PartSeen[] = []
-    const fetchNext = async (): Promise<void> => {
-      for (const [segment, sha256] of left) {
-        const offset = segment * segmentBytes
-        const part = await downloadPart({ ...wanted, offset, length: segmentBytes })
-        check(part, sha256)
-        seen.push(part)
-      }
-    }
-    await Promise.all(Array.from({ length: parallelChunks }, fetchNext))
-    return seen
-  },
-}
-
-function check({ sha256 }: PartSeen, expected: string): void {
-  if (sha256 !== undefined && sha256 !== expected) throw new Error('a client got other bytes')
 }
 
 function pathOf(repository: string, digest: Digest): string {

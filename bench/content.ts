@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { createWriteStream } from 'node:fs'
+import { createReadStream, createWriteStream } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { digestFromHex, digestOf, type Digest } from '../shared/oci/digest.ts'
@@ -18,6 +19,7 @@ export interface BenchManifest {
 }
 
 const unitBytes = 64 * 1024 * 1024
+const readBytes = 1024 * 1024
 const mediaType = 'application/vnd.oci.image.manifest.v1+json'
 
 /** Writes a file of random bytes; beyond 64 MiB they repeat. */
@@ -32,6 +34,22 @@ export async function makeBlob(path: string, size: number): Promise<BlobFile> {
     }
   }
   await pipeline(Readable.from(pieces()), createWriteStream(path))
+  return { path, size, digest: digestFromHex('sha256', hash.digest('hex')) }
+}
+
+/**
+ * Makes another blob out of a blob's file, in place: what is written anew costs a disk, and memory that is
+ * touched for the first time, more than all that is measured with it.
+ */
+export async function renewBlob({ path, size }: BlobFile): Promise<BlobFile> {
+  const file = await open(path, 'r+')
+  try {
+    await file.write(randomBytes(Math.min(size, 32)), 0, undefined, 0)
+  } finally {
+    await file.close()
+  }
+  const hash = createHash('sha256')
+  await pipeline(createReadStream(path, { highWaterMark: readBytes }), hash)
   return { path, size, digest: digestFromHex('sha256', hash.digest('hex')) }
 }
 

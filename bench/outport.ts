@@ -84,14 +84,16 @@ async function configOf({ folder, tls, edge }: OutportOptions): Promise<object> 
     { name: 'mirror', port: 0, default: 'docker.io', ping: 'open' },
   ]
   const log = { level: 'warn' }
-  if (tls === undefined) return { log, edge: { ...edge, listeners } }
+  // Any free one: a bench may have several of each.
+  const metrics = { port: 0 }
+  if (tls === undefined) return { log, primary: { metrics }, edge: { metrics, ...edge, listeners } }
   // The edge has to trust the CA of the primary that it asks.
   const ca_file = join(folder, 'ca.pem')
   await writeFile(ca_file, tls.ca)
   return {
     log,
-    primary: { listeners: [{ port: 0, ...secure }], ca_file },
-    edge: { ...edge, listeners },
+    primary: { listeners: [{ port: 0, ...secure }], metrics, ca_file },
+    edge: { metrics, ...edge, listeners },
   }
 }
 

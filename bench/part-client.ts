@@ -6,6 +6,8 @@ export interface PartSeen {
   /** When the request left: the kernel connects at once, and what this process does before is its own affair. */
   readonly askedAt: number
   readonly headersAt: number
+  /** When the first byte of the body was here. */
+  readonly firstByteAt: number
   readonly doneAt: number
   /** sha256 of the bytes, in hex, where it was wanted. */
   readonly sha256: string | undefined
@@ -34,14 +36,22 @@ export function downloadPart(wanted: PartWanted): Promise<PartSeen> {
     const range = offset === undefined ? '' : `Range: bytes=${offset}-\r\n`
     let askedAt = performance.now()
     let headersAt: number | undefined
+    let firstByteAt: number | undefined
     let left = length
     const take = (bytes: Buffer): void => {
+      if (bytes.length > 0) firstByteAt ??= performance.now()
       hash?.update(bytes.subarray(0, left))
       left -= Math.min(bytes.length, left)
       if (left > 0) return
       socket.destroy()
       const doneAt = performance.now()
-      resolve({ askedAt, headersAt: headersAt ?? doneAt, doneAt, sha256: hash?.digest('hex') })
+      resolve({
+        askedAt,
+        headersAt: headersAt ?? doneAt,
+        firstByteAt: firstByteAt ?? doneAt,
+        doneAt,
+        sha256: hash?.digest('hex'),
+      })
     }
     const readHead = (bytes: Buffer): Buffer => {
       const end = bytes.indexOf(headEnd)

@@ -7,12 +7,24 @@ import { canDrop } from './client.ts'
 import { network, runInNamespace } from './namespace.ts'
 import { formatResult, hasPassed, type BenchResult } from './report.ts'
 
-const names = ['hit-large', 'hit-tls', 'hit-small', 'coalesce', 'push', 'evict'] as const
+const names = [
+  'hit-large',
+  'hit-tls',
+  'hit-small',
+  'coalesce',
+  'fill',
+  'faults',
+  'push',
+  'evict',
+  'outage',
+  'wrong',
+  'scale',
+] as const
 
 const usage = `npm run bench -- [NAME…] [--counts] [--rounds N]
   NAME       one of ${names.join(', ')}; all without
   --counts   only those whose result is a count
-  --rounds   rounds that count (5); coalesce has its own
+  --rounds   rounds that count (5); coalesce, faults and evict have their own
   --trace    for evict: a file with one 'digest size' a line, in the order of the requests`
 
 async function main(): Promise<number> {
