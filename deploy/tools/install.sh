@@ -22,6 +22,7 @@ go_tools=(
   'conformance v0.0.0-20260831232431-97274622c111 conformance=github.com/opencontainers/distribution-spec/conformance'
   'crane v0.22.1 crane=github.com/google/go-containerregistry/cmd/crane'
   'oras v1.3.6 oras=oras.land/oras/cmd/oras'
+  'helm v3.22.0 helm=helm.sh/helm/v3/cmd/helm'
   'crictl v1.37.0 crictl=sigs.k8s.io/cri-tools/cmd/crictl'
   'distribution v3.0.0 distribution=github.com/distribution/distribution/v3/cmd/registry'
   'containerd-2.4 v2.4.2 containerd-2.4=github.com/containerd/containerd/v2/cmd/containerd ctr-2.4=github.com/containerd/containerd/v2/cmd/ctr'
@@ -33,13 +34,15 @@ debian_tools=(
   'containerd|1.6.|containerd runc libseccomp2|containerd ctr containerd-shim-runc-v2 runc'
   'docker|20.10.|docker.io libdevmapper1.02.1|dockerd docker docker-proxy'
   'skopeo|1.|skopeo libgpgme11 libassuan0 libdevmapper1.02.1|skopeo'
+  'podman|4.3.|podman conmon libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4 libseccomp2 libglib2.0-0|podman conmon'
+  'buildah|1.28.|buildah libgpgme11 libassuan0 libdevmapper1.02.1 libseccomp2|buildah'
   'nginx|1.|nginx libssl3|nginx'
 )
 
 # Tools that run another one.
 needed_by() {
   case $1 in
-    docker) echo containerd ;;
+    docker | podman | buildah) echo containerd ;;
   esac
 }
 

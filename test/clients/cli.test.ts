@@ -1,19 +1,16 @@
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { digestOf } from '../../shared/oci/digest.ts'
 import { startUpstream } from '../kit/upstream.ts'
 import { fillHub } from './hub.ts'
 import { createPrivateProject, printed, pushRandomImage, runClient } from './images.ts'
 import { printedFile, startOutport, subfolder, waitForLog, type Outport } from './outport.ts'
 import type { RunOptions } from './process.ts'
-import { requireRoot, requireTool } from './tools.ts'
+import { requireRoot, requireTools } from './tools.ts'
 
 const timeout = 180_000
-
-const hasTools = (t: TestContext, ...names: readonly string[]) =>
-  names.every((name) => requireTool(t, name) !== undefined)
 
 const client =
   (outport: Outport) =>
@@ -24,7 +21,7 @@ test(
   'crane pushes, lists, copies and deletes at the primary, and pulls through the edge',
   { timeout },
   async (t) => {
-    if (!hasTools(t, 'crane')) return
+    if (!requireTools(t, 'crane')) return
     const outport = await startOutport(t)
     const use = client(outport)
     const image = `${outport.primary}/library/app`
@@ -47,60 +44,10 @@ test(
 )
 
 test(
-  'oras pushes an artifact and attaches another; both are read through the edge',
-  { timeout },
-  async (t) => {
-    if (!hasTools(t, 'oras')) return
-    const outport = await startOutport(t)
-    const use = client(outport)
-    const folder = await subfolder(outport, 'files')
-    await writeFile(join(folder, 'content.txt'), 'content')
-    await writeFile(join(folder, 'signature.txt'), 'signature')
-    const login = ['login', '--plain-http', '-u', 'admin', '--password-stdin'] as const
-    for (const host of [outport.primary, outport.edge])
-      await use(['oras', ...login, host], { input: outport.password })
-    const name = `${outport.primary}/library/artifact:v1`
-    const options = { cwd: folder }
-    await use(
-      [
-        'oras',
-        'push',
-        '--plain-http',
-        '--artifact-type',
-        'application/x.test',
-        name,
-        'content.txt:text/plain',
-      ],
-      options,
-    )
-    await use(
-      [
-        'oras',
-        'attach',
-        '--plain-http',
-        '--artifact-type',
-        'application/x.signature',
-        name,
-        'signature.txt',
-      ],
-      options,
-    )
-    const through = `${outport.edge}/library/artifact:v1`
-    const pulled = await subfolder(outport, 'pulled')
-    await use(['oras', 'pull', '--plain-http', '-o', pulled, through])
-    assert.equal(await readFile(join(pulled, 'content.txt'), 'utf8'), 'content')
-    for (const at of [name, through]) {
-      const found = await use(['oras', 'discover', '--plain-http', '--format', 'json', at])
-      assert.match(found, /application\/x\.signature/)
-    }
-  },
-)
-
-test(
   'skopeo copies a private image in and through the edge over TLS, and refuses to without the CA',
   { timeout },
   async (t) => {
-    if (!hasTools(t, 'skopeo', 'crane', 'curl') || !requireRoot(t)) return
+    if (!requireTools(t, 'skopeo', 'crane', 'curl') || !requireRoot(t)) return
     const outport = await startOutport(t, { tls: true })
     const use = client(outport)
     await createPrivateProject(outport, 'secret')
@@ -163,7 +110,7 @@ test(
   'skopeo copies images of docker.io and of the primary by the registries.conf that up prints',
   { timeout },
   async (t) => {
-    if (!hasTools(t, 'skopeo', 'crane')) return
+    if (!requireTools(t, 'skopeo', 'crane')) return
     const hub = await startUpstream()
     t.after(() => hub.close())
     const outport = await startOutport(t, { dockerHub: hub.url.origin })

@@ -1,27 +1,31 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Upstream } from '../kit/upstream.ts'
-import { pushRandomImage } from './images.ts'
-import type { Outport } from './outport.ts'
+import { printed, pushRandomImage, runClient } from './images.ts'
+import { subfolder, type Outport } from './outport.ts'
 
 /**
  * Puts an image into docker.io's stand-in as library/app:v1, by way of the primary that made it.
  * @returns its digest
  */
-export async function fillHub(outport: Outport, hub: Upstream): Promise<string> {
-  const digest = await pushRandomImage(outport, `${outport.primary}/library/hub:v1`)
-  const base = `http://${outport.primary}/v2/library/hub`
-  const authorization = `Basic ${btoa(`admin:${outport.password}`)}`
-  const get = async (path: string) =>
-    Buffer.from(
-      await (await fetch(`${base}/${path}`, { headers: { authorization } })).arrayBuffer(),
-    )
-  const manifest = await get(`manifests/${digest}`)
+export async function fillHub(
+  outport: Outport,
+  hub: Upstream,
+  options: { readonly layerBytes?: number } = {},
+): Promise<string> {
+  const image = `${outport.primary}/library/hub:v1`
+  const digest = await pushRandomImage(outport, image, options)
+  const layout = await subfolder(outport, 'hub')
+  const plain = outport.scheme === 'http' ? ['--insecure'] : []
+  printed(await runClient(outport, ['crane', 'pull', ...plain, '--format=oci', image, layout]))
+  const read = (name: string) => readFile(join(layout, 'blobs', name.replace(':', '/')))
+  const manifest = await read(digest)
   const { config, layers, mediaType } = JSON.parse(manifest.toString()) as {
     mediaType: string
     config: { digest: string }
     layers: { digest: string }[]
   }
-  for (const blob of [config, ...layers])
-    hub.addBlob('library/app', await get(`blobs/${blob.digest}`))
+  for (const blob of [config, ...layers]) hub.addBlob('library/app', await read(blob.digest))
   hub.addManifest('library/app', manifest, { mediaType, tag: 'v1' })
   return digest
 }

@@ -65,10 +65,30 @@ export async function pushRandomImage(
   return (await crane(['digest', ...plain, name])).trim()
 }
 
+/** A name and its password. */
+export interface Credentials {
+  readonly username: string
+  readonly password: string
+}
+
 /** Makes a project that only its members may read. */
 export async function createPrivateProject(outport: Outport, name: string): Promise<void> {
+  await postAsAdmin(outport, '/projects', { project_name: name, metadata: { public: 'false' } })
+}
+
+/** Makes a robot that pulls from the project, and may do nothing else. */
+export async function createRobot(outport: Outport, project: string): Promise<Credentials> {
+  const access = [{ resource: 'repository', action: 'pull' }]
+  const permissions = [{ kind: 'project', namespace: project, access }]
+  const robot = { name: 'puller', level: 'project', duration: -1, permissions }
+  const answer = await postAsAdmin(outport, '/robots', robot)
+  const { name, secret } = JSON.parse(answer) as { name: string; secret: string }
+  return { username: name, password: secret }
+}
+
+/** @returns the answer's body */
+async function postAsAdmin(outport: Outport, path: string, body: object): Promise<string> {
   const base = `${outport.scheme}://${outport.primary}`
-  const body = JSON.stringify({ project_name: name, metadata: { public: 'false' } })
   const args = [
     '-sS',
     '--fail',
@@ -77,8 +97,8 @@ export async function createPrivateProject(outport: Outport, name: string): Prom
     '-H',
     'Content-Type: application/json',
     '-d',
-    body,
+    JSON.stringify(body),
   ] as const
   const tls = outport.scheme === 'https' ? ['--cacert', outport.ca] : []
-  printed(await runClient(outport, ['curl', ...args, ...tls, `${base}/api/v2.0/projects`]))
+  return printed(await runClient(outport, ['curl', ...args, ...tls, `${base}/api/v2.0${path}`]))
 }

@@ -39,13 +39,18 @@ export function requireTool(t: TestContext, name: string): string | undefined {
   return path
 }
 
+/** Whether all of them are there; when not, as `requireTool` for the first that is missing. */
+export function requireTools(t: TestContext, ...names: readonly string[]): boolean {
+  return names.every((name) => requireTool(t, name) !== undefined)
+}
+
 /**
- * Whether the test may start dockerd or containerd; when not, it was marked as skipped: return then.
+ * Whether the test may start daemons and make namespaces; when not, it was marked as skipped: return then.
  * @throws Error in CI, where nothing may be skipped
  */
 export function requireRoot(t: TestContext): boolean {
   const isRoot = process.getuid?.() === 0
-  if (!isRoot) skip(t, 'dockerd and containerd need root: run this test as root')
+  if (!isRoot) skip(t, 'daemons and namespaces need root: run this test as root')
   return isRoot
 }
 
