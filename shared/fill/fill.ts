@@ -13,7 +13,7 @@ import type { FillPriority, Lanes } from './lanes.ts'
 import { createOwners, type Owners } from './owners.ts'
 import { createPieceStore, diskBit, type PieceStore, type ReadBack } from './piece-store.ts'
 import { createStream, receivePieces, skipTo, type Receiving, type Stream } from './receive.ts'
-import { pieceBytes, type Run } from './segments.ts'
+import { maxFillBytes, pieceBytes, type Run } from './segments.ts'
 import type { Extent } from './sink.ts'
 import { createSourceOrder, type RankedSource, type SourceOrder } from './source-order.ts'
 import { openTransfer, type Transfer } from './transfer.ts'
@@ -432,6 +432,11 @@ export class Fill implements FollowedFill {
   async #adopt(source: RankedSource, transfer: Transfer): Promise<PieceStore> {
     const size = transfer.size ?? this.#size
     if (size === undefined) throw new SourceError('broken', `${source.blob.name} says no length`)
+    if (size > maxFillBytes)
+      throw new SourceError(
+        'broken',
+        `${source.blob.name} says ${size} bytes, more than any blob has`,
+      )
     if (this.#size !== undefined && this.#size !== size) {
       source.disputesSize = true
       const message = `${source.blob.name} says ${size} bytes where ${this.#size} are expected`

@@ -5,6 +5,8 @@ import type { Extent } from './sink.ts'
 export const pieceBytes = bufferBytes
 /** The unit of requests for a distant reader, and of counting what was fetched twice: 8 MiB, aligned. */
 export const segmentPieces = 8
+/** The largest blob that is filled, 1 TiB: what is kept of each piece is made when a source has named the size, before any byte. */
+export const maxFillBytes = 2 ** 40
 
 /**
  * Where a piece is: `missing` nobody has asked for it · `coming` a request delivers it now or is about to ·

@@ -32,6 +32,9 @@ export interface ReferrersQuestion {
 /** What an upstream without the endpoint answers, one way or the other. */
 const withoutEndpoint: ReadonlySet<number> = new Set([400, 404, 405, 410, 501])
 
+/** Pages that are joined for one answer: a far side that has small ones, or no last one, is not asked all night. */
+const maxPages = 50
+
 /** Asks for referrers as a client does that has no mirror. [distribution-spec, Listing Referrers] */
 export function createReferrers({ entry, api, getManifest }: ReferrersDeps) {
   return async (question: ReferrersQuestion): Promise<ReferrersPage> => {
@@ -55,13 +58,17 @@ export function createReferrers({ entry, api, getManifest }: ReferrersDeps) {
       // No client reads a longer index than that: the rest is for whoever asks for it.
       if (page > 0 && total > listMaxBytes)
         return { ...indexOf(descriptors), headers, next: url.searchParams.toString() }
+      const here: string = url.href
       url = nextPage(url, answer.headers)
       if (page === 0) headers = passedHeaders(answer.headers)
       if (page === 0 && url === undefined)
         return { body: answer.body, mediaType: mediaTypes.ociIndex, headers }
-      // A far side that names page after page with nothing in it would be asked for ever.
+      // A far side that names page after page with nothing in it, or one page again, would be asked for ever.
       if (found.length === 0) break
       descriptors.push(...found)
+      if (url?.href === here) break
+      if (url !== undefined && page + 1 === maxPages)
+        return { ...indexOf(descriptors), headers, next: url.searchParams.toString() }
     }
     return { ...indexOf(descriptors), headers }
   }

@@ -81,6 +81,27 @@ test('the stand-in spoils exactly the requests that a rule names', () =>
     assert.deepEqual(await read(await get()), bytes)
   }))
 
+test('the stand-in spoils manifests and lists too', () =>
+  withUpstream({}, async (upstream) => {
+    const digest = upstream.addManifest(repository, { schemaVersion: 2 }, { tag: 'one' })
+    const at = (path: string) => fetch(new URL(`v2/${repository}/${path}`, upstream.url))
+    for (const path of ['manifests/one', 'tags/list', `referrers/${digest}`]) {
+      const heal = upstream.fault({}, { chunked: true, headers: { link: '<elsewhere>' } })
+      const { headers } = await at(path)
+      assert.deepEqual([headers.get('content-length'), headers.get('link')], [null, '<elsewhere>'])
+      heal()
+      upstream.fault({ times: 1 }, { page: '<p>log in</p>' })
+      const page = await at(path)
+      assert.match(page.headers.get('content-type') ?? '', /^text\/html/)
+      assert.equal(await page.text(), '<p>log in</p>')
+      upstream.fault({ times: 1 }, { stallAt: 5 })
+      const stalled = await at(path)
+      const reader = stalled.body?.getReader()
+      assert.equal(((await reader?.read()) as { value: Uint8Array }).value.length, 5)
+      await reader?.cancel()
+    }
+  }))
+
 test('the stand-in keeps its pace', () =>
   withUpstream({ pace: 1_000_000 }, async (upstream) => {
     const digest = upstream.addBlob(repository, blobOf(200_000))
@@ -108,6 +129,8 @@ test('the stand-in asks for a token and keeps private repositories for users', (
       const anonymous = await token(`repository:${repository}:pull`)
       assert.equal(await status(`${repository}/blobs/${open}`), 401)
       assert.equal(await status(`${repository}/blobs/${open}`, anonymous), 200)
+      upstream.revokeTokens()
+      assert.equal(await status(`${repository}/blobs/${open}`, anonymous), 401)
       const scope = 'repository:priv/app:pull'
       assert.equal(await status(`priv/app/blobs/${closed}`, await token(scope)), 401)
       const basic = { authorization: `Basic ${Buffer.from('ann:secret').toString('base64')}` }
