@@ -1,20 +1,14 @@
 import { Agent as HttpAgent, type ClientRequestArgs } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
-import { isIP, type LookupFunction } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import got, { RequestError } from 'got'
-import { LRUCache } from 'lru-cache'
-import { Agent as BulkAgent, buildConnector, type Dispatcher } from 'undici'
-import { ForbiddenAddressError, hostOf, portOf, type Guard, type GuardTarget } from './guard.ts'
+import { Agent as BulkAgent, type Dispatcher } from 'undici'
+import { createDoor, targetOf, type Door, type DoorOptions } from './door.ts'
+import { ForbiddenAddressError } from './guard.ts'
+import { ProxyError } from './proxy.ts'
+import { createTurns } from './turns.ts'
 
-export interface HttpClientOptions {
-  /** Asked for every connection. */
-  readonly guard: Guard
-  /** PEM of the CAs to trust instead of the system's. */
-  readonly ca?: string | undefined
-  /** With it, `ca` stands for this origin only: whatever else is dialled may also be known to the system's. */
-  readonly caOrigin?: URL
+export interface HttpClientOptions extends DoorOptions {
   /** Connections to one origin; requests beyond them wait as long as for headers. */
   readonly maxSockets?: number
   readonly connectTimeoutMs?: number
@@ -82,11 +76,13 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     timeout: keepAliveMs,
     scheduling: 'lifo',
   } as const
-  const door = createDoor(options)
+  const door = createDoor({ ...options, connectTimeoutMs })
   const agents = {
-    http: guarded(new HttpAgent(agentOptions), door),
-    https: guarded(new HttpsAgent(agentOptions), door),
+    http: guarded(new HttpAgent(agentOptions), 'http:', door),
+    https: guarded(new HttpsAgent(agentOptions), 'https:', door),
   }
+  // The agents do not count connections through a proxy before they stand.
+  const turns = createTurns(maxSockets)
   const instance = got.extend({
     agent: agents,
     followRedirect: false,
@@ -106,14 +102,8 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   async function send(url: URL, request: HttpRequest): Promise<HttpResponse> {
     const { method = 'GET', maxBytes = 1024 * 1024, body, signal } = request
     const controller = new AbortController()
-    const sending = instance(url, {
-      method,
-      headers: { 'accept-encoding': 'identity', 'user-agent': 'outport', ...request.headers },
-      ...(body === undefined ? {} : { body }),
-      signal:
-        signal === undefined ? controller.signal : AbortSignal.any([controller.signal, signal]),
-      responseType: 'buffer',
-    })
+    const stopped =
+      signal === undefined ? controller.signal : AbortSignal.any([controller.signal, signal])
     const fail = (code: HttpErrorCode, message: string) =>
       controller.abort(new HttpError(code, `${url.host} ${message}`))
     // Waiting for a connection is not what the timeouts above count.
@@ -121,12 +111,21 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       () => fail('timeout', 'has too many requests already'),
       headersTimeoutMs,
     )
-    void sending.on('request', (asked) => asked.once('socket', () => clearTimeout(queued)))
-    void sending.on('downloadProgress', ({ transferred, total = 0 }) => {
-      const isTooLarge = transferred > maxBytes || (method !== 'HEAD' && total > maxBytes)
-      if (isTooLarge) fail('too-large', `answers with more than ${maxBytes} bytes`)
-    })
+    let endTurn: (() => void) | undefined
     try {
+      endTurn = await turns.take(url.origin, stopped)
+      clearTimeout(queued)
+      const sending = instance(url, {
+        method,
+        headers: { 'accept-encoding': 'identity', 'user-agent': 'outport', ...request.headers },
+        ...(body === undefined ? {} : { body }),
+        signal: stopped,
+        responseType: 'buffer',
+      })
+      void sending.on('downloadProgress', ({ transferred, total = 0 }) => {
+        const isTooLarge = transferred > maxBytes || (method !== 'HEAD' && total > maxBytes)
+        if (isTooLarge) fail('too-large', `answers with more than ${maxBytes} bytes`)
+      })
       const { statusCode: status, headers, rawBody } = await sending
       // The last chunk may have been the one too many.
       controller.signal.throwIfAborted()
@@ -135,6 +134,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
       throw controller.signal.aborted ? controller.signal.reason : error
     } finally {
       clearTimeout(queued)
+      endTurn?.()
     }
   }
 
@@ -163,21 +163,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
 /** A guarded undici agent for bulk bytes, HTTP/1.1 with several connections. The caller closes it. */
 export function createBulkAgent(options: HttpClientOptions): Dispatcher {
   const { maxSockets, connectTimeoutMs, headersTimeoutMs, stallMs } = { ...defaults, ...options }
-  const door = createDoor(options)
-  /** By host and port: a look-up is not told the port, which the guard wants. They remember TLS sessions. */
-  const connectors = new LRUCache<string, buildConnector.connector>({ max: 64 })
-  const connectorOf = (target: GuardTarget) => {
-    const key = JSON.stringify([target.host, target.port])
-    const known = connectors.get(key)
-    if (known !== undefined) return known
-    const connector = buildConnector({
-      allowH2: false,
-      timeout: connectTimeoutMs,
-      ...door.optionsFor(target),
-    })
-    connectors.set(key, connector)
-    return connector
-  }
+  const door = createDoor({ ...options, connectTimeoutMs })
   return new BulkAgent({
     allowH2: false,
     connections: maxSockets,
@@ -187,54 +173,17 @@ export function createBulkAgent(options: HttpClientOptions): Dispatcher {
     headersTimeout: headersTimeoutMs,
     // Runs only while the socket is read: not while our own disk or reader takes its time.
     bodyTimeout: stallMs,
-    connect(options, answer) {
-      const plainPort = options.protocol === 'https:' ? 443 : 80
-      const target = { host: options.hostname, port: Number(options.port || plainPort) }
+    connect(dial, answer) {
+      const target = targetOf(dial)
       try {
         door.check(target)
       } catch (error) {
         answer(error as Error, null)
         return
       }
-      connectorOf(target)(options, answer)
+      if (!door.connectByProxy(dial, answer)) door.connectorFor(target)(dial, answer)
     },
   })
-}
-
-/** What every new connection passes, got's and undici's. */
-interface Door {
-  /** No look-up happens for what is an address already. @throws ForbiddenAddressError */
-  check(target: GuardTarget): void
-  optionsFor(target: GuardTarget): {
-    readonly lookup: LookupFunction
-    readonly rejectUnauthorized: true
-    readonly secureContext?: SecureContext
-  }
-}
-
-function createDoor({ guard, ca, caOrigin }: HttpClientOptions): Door {
-  const own = caOrigin && { host: hostOf(caOrigin), port: portOf(caOrigin) }
-  let only: SecureContext | undefined
-  let besides: SecureContext | undefined
-  function contextFor({ host, port }: GuardTarget): SecureContext | undefined {
-    if (ca === undefined) return undefined
-    if (own === undefined || (own.host === host.toLowerCase() && own.port === port))
-      return (only ??= createSecureContext({ ca }))
-    return (besides ??= createSecureContext({ ca: [...getCACertificates('default'), ca] }))
-  }
-  return {
-    check(target) {
-      if (isIP(target.host) !== 0) guard.check(target, target.host)
-    },
-    optionsFor(target) {
-      const secureContext = contextFor(target)
-      return {
-        lookup: guard.lookupFor(target.port),
-        rejectUnauthorized: true,
-        ...(secureContext && { secureContext }),
-      }
-    },
-  }
 }
 
 /** Tells what went wrong below HTTP, from got's, undici's and Node's errors. */
@@ -242,9 +191,7 @@ export function asHttpError(url: URL, error: unknown): HttpError {
   if (error instanceof HttpError) return error
   const chain = causesOf(error)
   const at = (test: (cause: Error & { code?: unknown }) => boolean) => chain.some(test)
-  const last = chain.at(-1)
-  const why = last === undefined ? String(error) : `${codeOf(last) ?? last.name}: ${last.message}`
-  const message = `${url.host}: ${why}`
+  const message = `${url.host}: ${reasonIn(chain) ?? String(error)}`
   if (at((cause) => cause instanceof ForbiddenAddressError))
     return new HttpError('forbidden', message, error)
   if (at((cause) => timeoutCodes.has(codeOf(cause) ?? '')))
@@ -256,6 +203,13 @@ export function asHttpError(url: URL, error: unknown): HttpError {
   )
     return new HttpError('tls', message, error)
   return new HttpError('network', message, error)
+}
+
+/** The deepest cause; but a proxy's says better whose it is. */
+function reasonIn(chain: readonly Error[]): string | undefined {
+  const ofProxy = chain.find((cause) => cause instanceof ProxyError)
+  const last = chain.at(-1)
+  return ofProxy?.message ?? (last && `${codeOf(last) ?? last.name}: ${last.message}`)
 }
 
 const timeoutCodes: ReadonlySet<string> = new Set([
@@ -275,16 +229,26 @@ function causesOf(error: unknown): Error[] {
   return chain
 }
 
-type ConnectOptions = ClientRequestArgs & { host?: string | null; port?: number | string | null }
+type ConnectOptions = ClientRequestArgs & {
+  host?: string | null
+  port?: number | string | null
+  servername?: string
+}
 
 /** Makes an agent's connections pass the door. */
-function guarded<Agent extends HttpAgent | HttpsAgent>(agent: Agent, door: Door): Agent {
+function guarded<Agent extends HttpAgent | HttpsAgent>(
+  agent: Agent,
+  protocol: 'http:' | 'https:',
+  door: Door,
+): Agent {
   const connect = agent.createConnection.bind(agent)
   agent.createConnection = (
     options: ConnectOptions,
     answer?: (error: Error | null, stream: Duplex) => void,
   ) => {
-    const target = { host: options.host ?? 'localhost', port: Number(options.port ?? 80) }
+    const { host, port, servername = '' } = options
+    const dial = { hostname: host ?? 'localhost', protocol, port: String(port ?? ''), servername }
+    const target = targetOf(dial)
     try {
       door.check(target)
     } catch (error) {
@@ -292,6 +256,10 @@ function guarded<Agent extends HttpAgent | HttpsAgent>(agent: Agent, door: Door)
       answer?.(error as Error, undefined as unknown as Duplex)
       return undefined
     }
+    const isByProxy = door.connectByProxy(dial, (...[error, socket]) =>
+      answer?.(error, socket as Duplex),
+    )
+    if (isByProxy) return undefined
     return connect({ ...options, ...door.optionsFor(target) }, answer)
   }
   return agent

@@ -1,6 +1,7 @@
 import { lookup as systemLookup, type LookupAddress } from 'node:dns'
 import { BlockList, isIP, isIPv4, type LookupFunction } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { LRUCache } from 'lru-cache'
 
 /** What an address is, for deciding who may be dialled. */
 export type AddressKind =
@@ -21,6 +22,12 @@ export interface GuardOptions {
 export interface Guard {
   /** @throws ForbiddenAddressError unless this address may be dialled for this host and port */
   check(target: GuardTarget, address: string): void
+  /**
+   * For a name that a proxy resolves: refuses it when one of the addresses that this machine knows for it may not be
+   * dialled. One that this machine cannot resolve is the proxy's to judge.
+   * @throws ForbiddenAddressError
+   */
+  checkName(target: GuardTarget): Promise<void>
   /** For `net.connect`: resolves names, and gives out only addresses that may be dialled. */
   lookupFor(port: number): LookupFunction
 }
@@ -41,15 +48,20 @@ export class ForbiddenAddressError extends Error {
   }
 }
 
+/** A name that takes longer is one that this machine cannot resolve. */
+const nameWaitMs = 2000
+
 /** @throws Error on an entry of `allow` that is no address and no CIDR */
 export function createGuard(options: GuardOptions): Guard {
   const configured = new Set(options.configured.map(originOf))
   const allowed = parseRanges(options.allow ?? [])
   const ownPorts = options.ownPorts ?? (() => [])
   const lookup = options.lookup ?? systemLookup
+  const isConfigured = ({ host, port }: GuardTarget) =>
+    configured.has(`${host.toLowerCase()}:${port}`)
 
   function check(target: GuardTarget, address: string): void {
-    if (configured.has(`${target.host.toLowerCase()}:${target.port}`)) return
+    if (isConfigured(target)) return
     const plain = unwrapAddress(address)
     const kind = kindOf(plain)
     if (ownPorts().includes(target.port) && (kind === 'loopback' || isOwnAddress(plain)))
@@ -60,8 +72,28 @@ export function createGuard(options: GuardOptions): Guard {
     throw new ForbiddenAddressError(target, address, `its address is ${kind}`)
   }
 
+  /** Kept for a while: behind a proxy there is often no resolver, and each look-up that waits for one holds a thread. */
+  const known = new LRUCache<string, Promise<readonly LookupAddress[]>>({ max: 256, ttl: 30_000 })
+  function addressesOf(host: string): Promise<readonly LookupAddress[]> {
+    const before = known.get(host)
+    if (before !== undefined) return before
+    const asking = new Promise<readonly LookupAddress[]>((resolve) => {
+      const late = setTimeout(() => resolve([]), nameWaitMs)
+      lookup(host, { all: true }, (error, found) => {
+        clearTimeout(late)
+        resolve(error === null ? found : [])
+      })
+    })
+    known.set(host, asking)
+    return asking
+  }
+
   return {
     check,
+    async checkName(target) {
+      if (isConfigured(target)) return
+      for (const { address } of await addressesOf(target.host)) check(target, address)
+    },
     lookupFor: (port) => (host, lookupOptions, answer) => {
       lookup(host, { ...lookupOptions, all: true }, (error, found) => {
         if (error !== null) return answer(error, '')

@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from 'node:crypto'
 import { readTextFile } from '../files/text-file.ts'
 
-/** The files of a listener's certificate. */
+/** The files of a certificate. */
 export interface TlsFiles {
   /** PEM: the certificate, then its intermediates. */
   readonly cert: string
@@ -39,6 +39,30 @@ export async function readTlsFiles(
   files: TlsFiles,
   { now = new Date() }: { readonly now?: Date } = {},
 ): Promise<TlsPair> {
+  const { cert, key, leaf } = await readPair(files, 'server')
+  if (leaf.subjectAltName === undefined) {
+    throw new TlsFilesError(
+      'cert',
+      `${files.cert}: the certificate has no SAN (subjectAltName): clients do not look at its common name; issue it with DNS: or IP: entries`,
+    )
+  }
+  return { cert, key, validTo: validUntil(leaf, files, now) }
+}
+
+/**
+ * Reads the certificate that a client shows and its key, as PEM, and checks that they belong together and its dates.
+ * @throws TlsFilesError
+ */
+export async function readClientCertificate(
+  files: TlsFiles,
+  { now = new Date() }: { readonly now?: Date } = {},
+): Promise<TlsFiles> {
+  const { cert, key, leaf } = await readPair(files, 'client')
+  validUntil(leaf, files, now)
+  return { cert, key }
+}
+
+async function readPair(files: TlsFiles, whose: 'server' | 'client') {
   const cert = await readPem(files, 'cert')
   const key = await readPem(files, 'key')
   const chain = parseChain(cert, files.cert)
@@ -49,24 +73,18 @@ export async function readTlsFiles(
     throw new TlsFilesError(
       isLater ? 'cert' : 'key',
       isLater
-        ? `${files.cert}: the server's certificate must come first in the file, before the CAs'`
+        ? `${files.cert}: the ${whose}'s certificate must come first in the file, before the CAs'`
         : `${files.key} is not the key of the certificate in ${files.cert}`,
     )
   }
-  if (leaf.subjectAltName === undefined) {
-    throw new TlsFilesError(
-      'cert',
-      `${files.cert}: the certificate has no SAN (subjectAltName): clients do not look at its common name; issue it with DNS: or IP: entries`,
-    )
-  }
+  return { cert, key, leaf }
+}
+
+/** @throws TlsFilesError when it is over */
+function validUntil(leaf: X509Certificate, { cert }: TlsFiles, now: Date): Date {
   const validTo = leaf.validToDate
-  if (validTo < now) {
-    throw new TlsFilesError(
-      'cert',
-      `${files.cert}: the certificate expired on ${validTo.toISOString()}`,
-    )
-  }
-  return { cert, key, validTo }
+  if (validTo >= now) return validTo
+  throw new TlsFilesError('cert', `${cert}: the certificate expired on ${validTo.toISOString()}`)
 }
 
 async function readPem(files: TlsFiles, file: keyof TlsFiles): Promise<string> {

@@ -14,9 +14,12 @@ test('the description shows units and what was derived, and says of secrets only
     env: {
       OUTPORT_ADMIN_PASSWORD: 'PLANTED-1',
       OUTPORT_PRIMARY__DATABASE__URL: 'postgres://me:PLANTED-2@db/outport',
+      HTTPS_PROXY: 'http://me:PLANTED-4@proxy.example:3128',
+      NO_PROXY: 'example.com',
     },
     flags: {
       edge: {
+        ready_made: ['docker.io'],
         upstreams: [
           {
             id: 'quay',
@@ -33,7 +36,10 @@ test('the description shows units and what was derived, and says of secrets only
   const shown = parse(text) as {
     readonly data: string
     readonly primary: Record<string, unknown>
-    readonly edge: { readonly upstreams: readonly Record<string, unknown>[] }
+    readonly edge: {
+      readonly outbound: unknown
+      readonly upstreams: readonly Record<string, unknown>[]
+    }
   }
   assert.equal(shown.data, '/srv/data')
   assert.equal(shown.primary['key_file'], '/srv/data.key')
@@ -43,6 +49,11 @@ test('the description shows units and what was derived, and says of secrets only
     shown.edge.upstreams.map(({ id }) => id),
     ['primary', 'docker.io', 'quay'],
   )
+  assert.deepEqual(shown.edge.outbound, {
+    allow: [],
+    proxy: '(set)',
+    no_proxy: ['example.com'],
+  })
   assert.deepEqual(shown.edge.upstreams[2]?.['credentials'], {
     username: 'robot',
     password: '(set)',

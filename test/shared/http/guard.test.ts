@@ -213,11 +213,22 @@ describe('a guarded look-up', () => {
   })
 
   test('decides anew each time: a name that changes its mind gains nothing', async () => {
-    const answers = [['8.8.8.8'], ['127.0.0.1']]
-    const lookup = resolver(() => answers.shift() ?? [])
-    const guard = createGuard({ configured: [], lookup })
-    assert.equal(await ask(guard, {}), '8.8.8.8')
-    await assert.rejects(ask(guard, {}), refused(/loopback/))
+    for (const [rebound, kind] of [
+      ['127.0.0.1', /loopback/],
+      ['::1', /loopback/],
+      ['169.254.169.254', /metadata/],
+      ['::ffff:169.254.169.254', /metadata/],
+      ['192.168.0.1', /private/],
+      ['0.0.0.0', /unspecified/],
+    ] as const) {
+      const answers = [['8.8.8.8'], [rebound], ['8.8.4.4', rebound]]
+      const lookup = resolver(() => answers.shift() ?? [])
+      const guard = createGuard({ configured: [], lookup })
+      assert.equal(await ask(guard, {}), '8.8.8.8')
+      await assert.rejects(ask(guard, {}), refused(kind))
+      // Beside a good one, too: what comes next in the list is dialled when the first does not answer.
+      assert.deepEqual(await ask(guard, { all: true }), [{ address: '8.8.4.4', family: 4 }])
+    }
   })
 })
 

@@ -4,7 +4,11 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
-import { readTlsFiles, TlsFilesError } from '../../../shared/http/tls-files.ts'
+import {
+  readClientCertificate,
+  readTlsFiles,
+  TlsFilesError,
+} from '../../../shared/http/tls-files.ts'
 import { setTimeout as delay } from 'node:timers/promises'
 import { makeCertificate, type TestCertificate } from '../../kit/certificates.ts'
 import { waitFor } from '../../kit/clock.ts'
@@ -81,6 +85,21 @@ describe('the files of a certificate', () => {
         return true
       })
     }
+  })
+
+  test('of a client need name no host, and are refused in one line all the same', async (t) => {
+    const folder = await tempFolder(t)
+    const pair = makeCertificate({ names: [] })
+    const files = await writePair(folder, pair)
+    assert.deepEqual(await readClientCertificate(files), pair)
+    await writePair(folder, { ...pair, key: good.key })
+    await assert.rejects(readClientCertificate(files), {
+      name: 'TlsFilesError',
+      file: 'key',
+      message: `${files.key} is not the key of the certificate in ${files.cert}`,
+    })
+    await writePair(folder, makeCertificate({ names: [], notAfter: new Date(Date.now() - 1000) }))
+    await assert.rejects(readClientCertificate(files), /tls\.crt: the certificate expired on/)
   })
 
   test('that are not there are named', async (t) => {

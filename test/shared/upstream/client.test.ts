@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import { test } from 'node:test'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import { mediaTypes } from '../../../shared/oci/media-types.ts'
@@ -544,4 +548,43 @@ test('an upstream under a private CA is trusted with that CA only', async () => 
     await Promise.all([trusting.close(), strict.close()])
     await upstream.close()
   }
+})
+
+test('a client certificate is shown to the upstream, for manifests and blobs, and not to where it redirects', async (t) => {
+  const ca = makeCertificate({ isCa: true, names: [], commonName: 'a CA' })
+  const tls = { ...makeCertificate({ issuer: ca }), ca: ca.cert, requestCert: true }
+  const clientCertificate = makeCertificate({ issuer: ca, names: [], commonName: 'an edge' })
+  const shown: boolean[] = []
+  const bytes = randomBytes(1000)
+  const storage = createServer({ ...tls, rejectUnauthorized: false }, (request, response) => {
+    shown.push((request.socket as TLSSocket).getPeerX509Certificate() !== undefined)
+    response.writeHead(200, { 'content-length': bytes.length }).end(bytes)
+  })
+  storage.listen(0, '127.0.0.1')
+  await once(storage, 'listening')
+  t.after(() => {
+    storage.closeAllConnections()
+    storage.close()
+  })
+  const { port } = storage.address() as AddressInfo
+  const entry = { ca: ca.cert, redirectHosts: [`127.0.0.1:${port}`] }
+  await withClient(
+    { tls, entry: { ...entry, clientCertificate } },
+    async ({ upstream, client }) => {
+      upstream.addManifest(repository, image, { tag: 'v1' })
+      const own = upstream.addBlob(repository, randomBytes(1000))
+      const elsewhere = upstream.addBlob(repository, bytes)
+      upstream.fault({ digest: elsewhere }, { redirect: `https://127.0.0.1:${port}/` })
+      assert.ok(await client.getManifest(repository, tag('v1')))
+      assert.equal(digestOf((await read(client, own)).bytes), own)
+      assert.deepEqual((await read(client, elsewhere)).bytes, bytes)
+      assert.deepEqual(await client.headBlob(repository, elsewhere), { size: 1000 })
+      assert.deepEqual(shown, [false, false])
+
+      const nobody = clientOf(upstream, entry)
+      t.after(() => nobody.close())
+      assert.equal(await failure(nobody.getManifest(repository, tag('v1'))), 'unavailable')
+      assert.equal(await failure(read(nobody, own)), 'unavailable')
+    },
+  )
 })
