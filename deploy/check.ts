@@ -1,7 +1,8 @@
+import { proxyProblem, type EdgeOptions } from '../edge/config.ts'
 import { describeConfig } from '../shared/config/describe.ts'
 import type { ListenerOptions } from '../shared/config/server-options.ts'
 import { ConfigError, type ConfigProblem } from '../shared/config/problems.ts'
-import { readTlsFiles, TlsFilesError } from '../shared/http/tls-files.ts'
+import { readClientCertificate, readTlsFiles, TlsFilesError } from '../shared/http/tls-files.ts'
 import { sections, type OutportConfig, type ProgramName } from './programs.ts'
 
 /**
@@ -15,9 +16,10 @@ export async function check(
 ): Promise<number> {
   try {
     const config = load()
-    const checked = await Promise.all(
-      programs.map((name) => checkCertificates(config[name].listeners, name)),
-    )
+    const checked = await Promise.all([
+      ...programs.map((name) => checkCertificates(config[name].listeners, name)),
+      ...(programs.includes('edge') ? [checkUpstreams(config.edge)] : []),
+    ])
     const problems = checked.flat()
     if (problems.length > 0) throw new ConfigError(problems)
     process.stdout.write(describeConfig(config, sections))
@@ -33,15 +35,41 @@ async function checkCertificates(
   listeners: readonly ListenerOptions[],
   section: string,
 ): Promise<readonly ConfigProblem[]> {
-  const problems: ConfigProblem[] = []
-  for (const [index, { tls }] of listeners.entries()) {
-    try {
-      if (tls !== undefined) await readTlsFiles(tls)
-    } catch (error) {
-      if (!(error instanceof TlsFilesError)) throw error
-      const { file, message } = error
-      problems.push({ path: `${section}.listeners.${index}.tls.${file}`, message })
-    }
+  const checked = listeners.flatMap(({ tls }, index) =>
+    tls === undefined ? [] : [problemsOf(readTlsFiles(tls), `${section}.listeners.${index}.tls`)],
+  )
+  return (await Promise.all(checked)).flat()
+}
+
+/** The table has other places than the file's list: upstreams are named by their ids. */
+async function checkUpstreams({
+  upstreams,
+  outbound,
+}: EdgeOptions): Promise<readonly ConfigProblem[]> {
+  const checked = upstreams.flatMap(({ id, client_cert }) =>
+    client_cert === undefined
+      ? []
+      : [problemsOf(readClientCertificate(client_cert), `edge.upstreams.${id}.client_cert`)],
+  )
+  // What the file says of a proxy has been looked at already.
+  const { https, http } = outbound.proxy ?? {}
+  const proxies = { HTTPS_PROXY: https, HTTP_PROXY: http }
+  const ofProxies = Object.entries(proxies).flatMap(([path, proxy]) => {
+    const message = proxy === undefined ? undefined : proxyProblem(proxy)
+    return message === undefined ? [] : [{ path, message }]
+  })
+  return [...(await Promise.all(checked)).flat(), ...ofProxies]
+}
+
+async function problemsOf(
+  reading: Promise<unknown>,
+  at: string,
+): Promise<readonly ConfigProblem[]> {
+  try {
+    await reading
+    return []
+  } catch (error) {
+    if (!(error instanceof TlsFilesError)) throw error
+    return [{ path: `${at}.${error.file}`, message: error.message }]
   }
-  return problems
 }

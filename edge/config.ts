@@ -1,4 +1,4 @@
-import { defineSection, type CommonConfig } from '../shared/config/load.ts'
+import { defineSection, type CommonConfig, type Environment } from '../shared/config/load.ts'
 import {
   choice,
   count,
@@ -27,6 +27,7 @@ import {
   timeoutsOptions,
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
+import { isExemption, parseProxy } from '../shared/http/proxy.ts'
 import { readyMade, type ReadyMade } from '../shared/upstream/ready-made.ts'
 
 const idForm = {
@@ -51,6 +52,20 @@ const credentials = optional(
     }),
     password: optional(text({ secret: true, description: 'Its password or token.' })),
     password_file: optional(path({ existing: true, description: 'The file that holds it.' })),
+  }),
+)
+
+const clientCert = optional(
+  group({
+    cert: path({
+      existing: true,
+      description:
+        'The PEM file of the certificate that this edge shows there when it is asked for one, followed by its intermediates. Read at the start; other hosts, of its tokens and redirects, never see it.',
+    }),
+    key: path({
+      existing: true,
+      description: 'The PEM file of its private key, without a passphrase.',
+    }),
   }),
 )
 
@@ -104,6 +119,7 @@ const upstreamSchema = group({
       description: "A PEM file of the CAs to trust there instead of the system's.",
     }),
   ),
+  client_cert: clientCert,
   insecure_http: flag({
     default: false,
     description: 'Allows to send credentials to a plain http URL that is not on this machine.',
@@ -116,10 +132,10 @@ const upstreamSchema = group({
     description:
       'Hosts that its blob downloads may be redirected to although they are at private addresses.',
   }),
-  access: choice(['open'], {
+  access: choice(['open', 'passthrough'], {
     default: 'open',
     description:
-      'Who may read what comes from it: everybody who reaches a listener (`open`), with the rights of its credentials.',
+      'Who may read what comes from it: everybody who reaches a listener, with the rights of its credentials (`open`); or each with the rights of its own login there, on a listener of its own (`passthrough`).',
   }),
   redirect_manifests: flag({
     default: false,
@@ -139,6 +155,12 @@ const listenerSchema = group({
   name: text({ ...idForm, description: "The listener's name." }),
   ...listenerOptions(),
   default: text({ description: 'The id of the upstream of requests that name none.' }),
+  passthrough: optional(
+    text({
+      description:
+        'The id of the one upstream that this listener stands for, whose `access` is `passthrough`: clients log in with what they have there. Needs `tls`, and the same `default`.',
+    }),
+  ),
   ping: choice(['challenge', 'open'], {
     default: 'challenge',
     description:
@@ -177,6 +199,7 @@ const edgeSchema = group({
         description: "A PEM file of the CAs to trust there instead of the system's.",
       }),
     ),
+    client_cert: clientCert,
     names: list(text({ description: "A registry's name." }), {
       description: 'What clients call the primary in `?ns=`; the host of its URL counts too.',
     }),
@@ -218,6 +241,19 @@ const edgeSchema = group({
       description: 'Manifests, tags and small blobs held ready in memory.',
     }),
     memory_blob: size({ default: '1MiB', description: 'The largest blob that is held in memory.' }),
+    shares: list(
+      group({
+        upstream: text({ description: "An upstream's id." }),
+        project: optional(
+          count({ minimum: 1, description: "The id of one of the primary's projects." }),
+        ),
+        percent: count({ minimum: 1, maximum: 100, description: 'Of the cache.' }),
+      }),
+      {
+        description:
+          'What an upstream, or one project of the primary, may take of the cache at most; what goes for its sake is its own.',
+      },
+    ),
     scrub: rate({
       default: '4MiB',
       description:
@@ -230,7 +266,8 @@ const edgeSchema = group({
     decision_ttl: duration({
       default: '60s',
       maximum: 300_000,
-      description: "How long an upstream's answer about a right counts.",
+      description:
+        "How long an upstream's answer about a right counts; with passthrough a minute at most.",
     }),
     fill_buffers: size({
       default: '64MiB',
@@ -288,7 +325,22 @@ const edgeSchema = group({
   }),
   limits: group(serverLimits),
   timeouts: timeoutsOptions,
-  outbound: outboundOptions,
+  outbound: group({
+    ...outboundOptions.properties,
+    proxy: optional(
+      text({
+        secret: true,
+        description:
+          'The http or https proxy through which upstreams are reached that are not on this machine, `http://proxy.example:3128`, with a user and password where it wants them. It must allow CONNECT to the ports of all of them, those of plain http too. Left out: what `HTTPS_PROXY` says, for plain http `HTTP_PROXY`.',
+      }),
+    ),
+    no_proxy: optional(
+      list(text({ description: 'A host.' }), {
+        description:
+          'Who is reached without the proxy: addresses, networks, `example.com` with all below it, `.example.com` for only those, any but networks with a port (`example.com:5000`), or `*`. Left out: what `NO_PROXY` says.',
+      }),
+    ),
+  }),
 })
 
 type RawOptions = Loaded<typeof edgeSchema>
@@ -298,7 +350,7 @@ type Report = (path: string, message: string) => void
 export type UpstreamOptions = Omit<ConfiguredUpstream, 'access' | 'url'> & {
   readonly url: string
   /** `primary`: as the tokens of this edge's own primary say, which name the primary's repositories alone. */
-  readonly access: 'open' | 'primary'
+  readonly access: ConfiguredUpstream['access'] | 'primary'
 }
 
 type ConfiguredUpstream = Loaded<typeof upstreamSchema>
@@ -309,8 +361,17 @@ export type EdgeListenerOptions = Loaded<typeof listenerSchema>
  * The `edge:` part, loaded: sizes in bytes, durations in milliseconds. `upstreams` is the whole closed
  * table: the primary, docker.io and the configured ones.
  */
-export type EdgeOptions = Omit<RawOptions, 'upstreams'> & {
+export type EdgeOptions = Omit<RawOptions, 'upstreams' | 'outbound'> & {
   readonly upstreams: readonly UpstreamOptions[]
+  readonly outbound: OutboundOptions
+}
+
+/** With what the environment says where the file says nothing. */
+export interface OutboundOptions {
+  readonly allow: readonly string[]
+  /** For upstreams at https URLs, and for those at plain http ones. They may hold a password. */
+  readonly proxy?: { readonly https?: string; readonly http?: string }
+  readonly no_proxy: readonly string[]
 }
 
 /** What startEdge takes. */
@@ -342,8 +403,12 @@ export const edgeSection = defineSection({
     },
     {
       reads: ['outbound'],
-      check: (options, report) => checkNetworks(options.outbound.allow, 'outbound.allow', report),
+      check: ({ outbound }, report) => {
+        checkNetworks(outbound.allow, 'outbound.allow', report)
+        checkProxy(outbound, report)
+      },
     },
+    { reads: ['cache', 'upstreams', 'primary', 'ready_made'], check: checkShares },
     {
       reads: ['fill'],
       check: ({ fill }, report) => {
@@ -352,13 +417,33 @@ export const edgeSection = defineSection({
       },
     },
   ],
-  complete: (options): EdgeOptions => ({ ...options, upstreams: upstreamTable(options) }),
+  complete: (options, _common, env): EdgeOptions => ({
+    ...options,
+    upstreams: upstreamTable(options),
+    outbound: outboundOf(options.outbound, env),
+  }),
 })
 
 /** The same edge at a primary that is elsewhere, or has other names. */
 export function atPrimary(options: EdgeOptions, primary: EdgeOptions['primary']): EdgeOptions {
   const moved = { ...options, primary }
   return { ...moved, upstreams: [primaryUpstream(moved), ...options.upstreams.slice(1)] }
+}
+
+/** What is left out is as for other programs; of two spellings the upper-case one wins, as in Go. */
+function outboundOf(
+  { allow, proxy, no_proxy }: RawOptions['outbound'],
+  env: Environment,
+): OutboundOptions {
+  const said = (name: string) => env[name] || env[name.toLowerCase()] || undefined
+  const [https, http] =
+    proxy === undefined ? [said('HTTPS_PROXY'), said('HTTP_PROXY')] : [proxy, proxy]
+  const proxies = { ...(https !== undefined && { https }), ...(http !== undefined && { http }) }
+  return {
+    allow,
+    ...((https ?? http) !== undefined && { proxy: proxies }),
+    no_proxy: no_proxy ?? (said('NO_PROXY') ?? '').split(/[,\s]+/).filter((word) => word !== ''),
+  }
 }
 
 /** The closed table: the primary first, then the ready-made ones that the file does not name, then the file's. */
@@ -415,6 +500,7 @@ function primaryUpstream({
     names,
     url: primary.url,
     ...(primary.ca === undefined ? {} : { ca: primary.ca }),
+    ...(primary.client_cert === undefined ? {} : { client_cert: primary.client_cert }),
     insecure_http: primary.insecure_http,
     ...login,
     realm_hosts: [],
@@ -451,7 +537,9 @@ function readyMadeUpstream(known: ReadyMade, { primary }: RawOptions): UpstreamO
 }
 
 function checkListenerNames(options: RawOptions, report: Report): void {
-  const ids = upstreamTable(options).map(({ id }) => id)
+  const table = upstreamTable(options)
+  const ids = table.map(({ id }) => id)
+  const passedThrough = table.filter(({ access }) => access === 'passthrough').map(({ id }) => id)
   const names = new Set<string>()
   options.listeners.forEach((listener, index) => {
     const at = `listeners.${index}`
@@ -464,8 +552,26 @@ function checkListenerNames(options: RawOptions, report: Report): void {
         `${at}.default`,
         `no upstream has the id '${listener.default}'; there are ${ids.join(', ')}`,
       )
-    }
+    } else checkPassthrough(listener, passedThrough, { at, report })
   })
+}
+
+/** Somebody's own login goes to one place, over TLS, and what it may read is for that one alone. */
+function checkPassthrough(
+  { default: fallback, passthrough, ping, tls }: EdgeListenerOptions,
+  passedThrough: readonly string[],
+  { at, report }: { readonly at: string; readonly report: Report },
+): void {
+  if (passthrough === undefined) {
+    if (passedThrough.includes(fallback))
+      report(`${at}.passthrough`, `must be '${fallback}' too: its clients use their own logins`)
+    return
+  }
+  if (!passedThrough.includes(passthrough))
+    report(`${at}.passthrough`, `no upstream '${passthrough}' has the access passthrough`)
+  if (passthrough !== fallback) report(`${at}.default`, `must be '${passthrough}', as passthrough`)
+  if (tls === undefined) report(`${at}.tls`, 'is required with passthrough')
+  if (ping === 'open') report(`${at}.ping`, "must be 'challenge' with passthrough")
 }
 
 function checkUpstreams(options: RawOptions, report: Report): void {
@@ -500,7 +606,15 @@ function checkUpstreams(options: RawOptions, report: Report): void {
 function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): void {
   if (upstream.url === '') return report(`${at}.url`, 'is required')
   checkOrigin(upstream.url, `${at}.url`, report)
-  const { credentials } = upstream
+  checkClientCert(upstream, at, report)
+  const { access, credentials } = upstream
+  if (access === 'passthrough') {
+    if (credentials !== undefined)
+      report(`${at}.credentials`, 'are of no use with passthrough: clients bring their own')
+    if (upstream.kind === 'outport')
+      report(`${at}.access`, 'must be open: an Outport has robots for its edges')
+    checkClearCredentials(upstream, at, report)
+  }
   if (credentials === undefined) return
   if ((credentials.password === undefined) === (credentials.password_file === undefined)) {
     report(`${at}.credentials`, 'needs either password or password_file')
@@ -508,11 +622,53 @@ function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): v
   checkClearCredentials(upstream, at, report)
 }
 
+function checkShares(options: RawOptions, report: Report): void {
+  const ids = upstreamTable(options).map(({ id }) => id)
+  const named = new Set<string>()
+  options.cache.shares.forEach(({ upstream, project }, index) => {
+    const at = `cache.shares.${index}`
+    if (!ids.includes(upstream)) report(`${at}.upstream`, `no upstream has the id '${upstream}'`)
+    if (project !== undefined && upstream !== primaryId)
+      report(`${at}.project`, 'is for the primary only')
+    const name = `${upstream} ${project ?? ''}`
+    if (named.has(name)) report(at, 'another share is of the same')
+    named.add(name)
+  })
+}
+
 function checkPrimary(options: RawOptions, report: Report): void {
   checkOrigin(options.primary.url, 'primary.url', report)
+  checkClientCert(options.primary, 'primary', report)
   if (options.credential_file === undefined) return
   if (options.id === undefined) report('id', 'is required with credential_file')
   checkClearCredentials(options.primary, 'primary', report)
+}
+
+function checkClientCert(
+  { url, client_cert }: Pick<UpstreamOptions, 'url' | 'client_cert'>,
+  at: string,
+  report: Report,
+): void {
+  if (client_cert === undefined || URL.parse(url)?.protocol !== 'http:') return
+  report(`${at}.client_cert`, 'is shown over https only, and the url is plain http')
+}
+
+function checkProxy({ proxy, no_proxy = [] }: RawOptions['outbound'], report: Report): void {
+  const problem = proxy === undefined ? undefined : proxyProblem(proxy)
+  if (problem !== undefined) report('outbound.proxy', problem)
+  no_proxy.forEach((entry, index) => {
+    if (!isExemption(entry)) report(`outbound.no_proxy.${index}`, `'${entry}' names no host`)
+  })
+}
+
+/** What is wrong with a proxy's URL; it is not said itself. */
+export function proxyProblem(proxy: string): string | undefined {
+  try {
+    parseProxy(proxy)
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
 }
 
 /** A secret crosses a network in clear only where somebody said so. */

@@ -10,6 +10,7 @@ import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
+import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
 import { createPrimaryKeys } from './access/keys.ts'
@@ -18,7 +19,8 @@ import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
-import type { EdgeConfig, EdgeOptions, UpstreamOptions } from './config.ts'
+import { ownerOf } from './cache/shares.ts'
+import type { EdgeConfig, EdgeListenerOptions, EdgeOptions, UpstreamOptions } from './config.ts'
 import {
   createEdgeMetrics,
   createEvictionMetrics,
@@ -31,8 +33,14 @@ import { createLists } from './mirror/lists.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources } from './sources/sources.ts'
-import { createAsk, createClients, primaryOf, readUpstreamFiles } from './upstreams/clients.ts'
-import { createTable, type UpstreamFiles } from './upstreams/table.ts'
+import {
+  createAsk,
+  createClients,
+  primaryOf,
+  proxiesOf,
+  readUpstreamFiles,
+} from './upstreams/clients.ts'
+import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 
 /** Files of the cache that are kept open without a reader. */
 const openFiles = 512
@@ -63,6 +71,10 @@ export async function startEdge(
       openFiles,
       size: edge.cache.size,
       eviction: createEvictionMetrics(metrics.registry),
+      shares: edge.cache.shares.map(({ upstream, project, percent }) => ({
+        owner: ownerOf({ upstream, project }),
+        part: percent / 100,
+      })),
       onDiskFailed: disk.failed,
       onStored: disk.worked,
       hasher,
@@ -110,11 +122,11 @@ async function startParts({
   const { index, blobs: cached } = cache
   const files = await readUpstreamFiles(edge.upstreams)
   const filesOf = ({ id }: UpstreamOptions): UpstreamFiles =>
-    files.get(id) ?? { ca: undefined, password: undefined }
+    files.get(id) ?? { ca: undefined, password: undefined, clientCertificate: undefined }
   const registries = createTable(edge.upstreams, filesOf)
   const ports: number[] = []
 
-  const memory = createMemoryCache(edge.cache.memory)
+  const memory = createMemoryCache(edge.cache.memory, edge.cache.memory_blob)
   const pool = createBufferPool({ bytes: edge.cache.fill_buffers })
   const fillsRef: { current?: Fills } = {}
   const metrics = createEdgeMetrics({
@@ -126,6 +138,9 @@ async function startParts({
   })
   const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
   closers.push(() => clients.close())
+  const proxies = Object.values(proxiesOf(edge.outbound)).map((proxy) => proxy?.origin)
+  for (const url of new Set(proxies))
+    if (url !== undefined) log.info({ url }, 'upstreams are reached through a proxy')
   registerUpstreams(registry, clients.all)
   const fills = createFills({
     pool,
@@ -155,6 +170,12 @@ async function startParts({
     cacheEntries: rememberedTokens,
   })
   const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
+  const accessOf = (upstream: string) => optionsOf.get(upstream)?.access
+  /** What is passed through has listeners of its own, which have nothing else. */
+  const registriesOf = ({ passthrough }: EdgeListenerOptions): Registries =>
+    narrow(registries, ({ id }) =>
+      passthrough === undefined ? accessOf(id) !== 'passthrough' : id === passthrough,
+    )
   const rules = rulesOf(edge.upstreams)
   const manifests = createManifests({
     index,
@@ -196,18 +217,19 @@ async function startParts({
         limits: edge.limits,
       },
       mirror: {
-        registries,
+        registries: registriesOf(listener),
         manifests,
         blobs,
         lists,
         sender,
         onServed: (source, bytes) => metrics.served(source, bytes),
       },
-      tokens: { relay, registries },
+      tokens: { relay, registries: registriesOf(listener) },
+      client,
       access: {
         verifier,
         relay,
-        isOpen: (upstream) => optionsOf.get(upstream)?.access === 'open',
+        isOpen: (upstream) => accessOf(upstream) === 'open',
         decisions: edge.cache.decisions,
         decisionTtlMs: edge.cache.decision_ttl,
       },
@@ -244,9 +266,10 @@ async function startParts({
 /** How the tags and manifests of each upstream are answered. */
 function rulesOf(upstreams: readonly UpstreamOptions[]): ManifestsDeps['rules'] {
   const rules = new Map(
-    upstreams.map(({ id, tag_ttl, tag_wait, max_stale, negative_ttl, rate_budget }) => [
+    upstreams.map(({ id, access, tag_ttl, tag_wait, max_stale, negative_ttl, rate_budget }) => [
       id,
       {
+        mayRefresh: access !== 'passthrough',
         ttlMs: tag_ttl,
         waitMs: tag_wait,
         maxStaleMs: max_stale ?? Infinity,

@@ -78,6 +78,8 @@ export function createIntegrityMetrics(registry: Registry) {
     labelNames: ['found'],
     registers,
   })
+  // There from the start, so that the first one is an increase.
+  for (const found of ['read', 'scrub'] as const) rotten.inc({ found }, 0)
   const scrubbed = new Counter({
     name: 'outport_edge_scrubbed_bytes_total',
     help: 'Bytes of held files that were read only to see whether they are right.',
@@ -158,7 +160,7 @@ export function createEdgeMetrics({
   })
   const errors = new Counter({
     name: 'outport_edge_upstream_errors_total',
-    help: 'Requests that an upstream did not answer with what was asked.',
+    help: 'Requests that an upstream did not answer with what was asked, and those that were not sent since it is away.',
     labelNames: ['upstream', 'code'],
     registers,
   })

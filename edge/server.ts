@@ -1,5 +1,6 @@
 import { atPortOf } from '../shared/config/server-options.ts'
 import { requirePermissions } from '../shared/http/permissions.ts'
+import type { UpstreamClient } from '../shared/upstream/fetch.ts'
 import { createHttpServer, type HttpServer, type HttpServerOptions } from '../shared/http/server.ts'
 import {
   createChallengingAccess,
@@ -7,6 +8,7 @@ import {
   type AuthoriseDeps,
 } from './access/authorise.ts'
 import type { Realm } from './access/challenge.ts'
+import { createPassthroughAccess } from './access/passthrough.ts'
 import { tokenRoutes, type TokenRoutesDeps } from './access/routes.ts'
 import type { EdgeListenerOptions } from './config.ts'
 import { createMirror, type MirrorDeps } from './mirror/routes.ts'
@@ -17,6 +19,7 @@ export interface EdgeServerDeps {
   readonly mirror: Omit<MirrorDeps, 'listener'>
   readonly tokens: Omit<TokenRoutesDeps, 'takesLogins'>
   readonly access: AuthoriseDeps
+  readonly client: (upstream: string) => UpstreamClient
   /** What tokens of this edge are for. */
   readonly service: string
   /** What clients type; undefined: the address that is listened on. */
@@ -24,7 +27,7 @@ export interface EdgeServerDeps {
   readonly pushUrl: string | undefined
 }
 
-/** One listener with its manners: open, or challenging with a token service of its own. */
+/** One listener with its manners: open, challenging with a token service of its own, or one upstream's. */
 export async function createEdgeServer(deps: EdgeServerDeps): Promise<{
   readonly server: HttpServer
   listen(): Promise<URL>
@@ -37,16 +40,19 @@ export async function createEdgeServer(deps: EdgeServerDeps): Promise<{
   // Known once the port is: until then nobody can ask.
   const realm: { url: string; service: string } = { url: '', service: deps.service }
   const takesLogins = listener.insecure_http !== 'anonymous' || listener.tls !== undefined
+  const isPassthrough = listener.passthrough !== undefined
   const isOpenListener = listener.ping === 'open'
-  const authorise = isOpenListener
-    ? createOpenAccess(deps.access)
-    : createChallengingAccess(deps.access, { realm, takesLogins })
+  const authorise = isPassthrough
+    ? createPassthroughAccess({ client: deps.client(fallback.id), ...deps.access })
+    : isOpenListener
+      ? createOpenAccess(deps.access)
+      : createChallengingAccess(deps.access, { realm, takesLogins })
   // Access is decided by upstream and repository, before any look-up.
   server.serveRegistry(
     createMirror({ ...deps.mirror, listener: { fallback, authorise, pushUrl: deps.pushUrl } }),
   )
   requirePermissions(server.app)
-  if (!isOpenListener) tokenRoutes(server.app, { ...deps.tokens, takesLogins })
+  if (!isOpenListener && !isPassthrough) tokenRoutes(server.app, { ...deps.tokens, takesLogins })
   return {
     server,
     async listen() {

@@ -97,7 +97,7 @@ const packageHomes: readonly {
   },
   {
     packages: /^(?:got|undici)$/,
-    homes: /^shared\/http\/client\.ts$|^shared\/upstream\//,
+    homes: /^shared\/http\/(?:client|door)\.ts$|^shared\/upstream\//,
     reason: 'every outbound connection passes the connect-time guard',
   },
   {
@@ -110,6 +110,7 @@ const packageHomes: readonly {
 /** Files that may dial out by Node's own means, past the guard of shared/http/client.ts. */
 const dialers: Readonly<Record<string, string>> = {
   'shared/http/client.ts': 'it is the guard',
+  'shared/http/proxy.ts': 'dials the proxy that configuration names',
   'shared/files/lock.ts': 'asks the holder of a folder who it is, over a unix socket',
 }
 
@@ -267,7 +268,7 @@ describe('imports', () => {
     const wrong = localImports('').flatMap(({ path, target, isType }) => {
       const isServer = /^(?:primary|edge)\/server\.ts$/.test(path)
       if (!isServer || isType || roomOf(target) === undefined) return []
-      return /(?:[/-]routes|\/guard|\/admin-api|\/authorise)\.ts$/.test(target)
+      return /(?:[/-]routes|\/guard|\/admin-api|\/authorise|\/passthrough)\.ts$/.test(target)
         ? []
         : [`${path} imports ${target}`]
     })

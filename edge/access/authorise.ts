@@ -3,6 +3,8 @@ import { LRUCache } from 'lru-cache'
 import type { TokenClaims, TokenVerifier } from '../../shared/auth/token.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import { OciError } from '../../shared/oci/errors.ts'
+import type { OciPath } from '../../shared/oci/paths.ts'
+import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { RegistryEntry } from '../../shared/upstream/registries.ts'
 import { noLogins, unauthorized, type Realm } from './challenge.ts'
 import type { TokenRelay } from './token-relay.ts'
@@ -20,12 +22,20 @@ export interface EdgeCaller {
 export interface PullGrant {
   /** The id of the project that the name stands in at the primary, as it said when it allowed this. */
   readonly project?: number | undefined
+  /** What the upstream is to be asked with, instead of the edge's own. */
+  readonly credential?: UpstreamRequest['credential']
+  /** Tells those apart whose rights differ, without saying who they are. */
+  readonly identity?: string
+  /** Called when the upstream refuses the credential after all. */
+  readonly revoke?: () => void
 }
 
-/** A repository that somebody would pull from. */
-interface PullTarget {
+/** What somebody would pull. */
+export interface PullTarget {
   readonly entry: RegistryEntry
   readonly repository: RepositoryName
+  /** As the upstream knows it. */
+  readonly path: OciPath
 }
 
 /** May this caller do this, now? */

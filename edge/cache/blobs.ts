@@ -9,6 +9,7 @@ import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
 import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
 import { createParts } from './parts.ts'
 import { createProofs, isContentOf, type CheckedFile } from './proofs.ts'
+import type { Share } from './shares.ts'
 import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
@@ -19,13 +20,17 @@ export interface CachedBlobs {
   open(digest: Digest): Promise<BlobHandle | undefined>
   /** Reads a small blob whole, or undefined. */
   readAll(digest: Digest): Promise<Buffer | undefined>
-  /** Stores small content that was proved, unless it is held; a disk that fails is told of, and it is not held. */
-  put(digest: Digest, bytes: Buffer): Promise<void>
+  /**
+   * Stores small content that was proved, unless it is held; a disk that fails is told of, and it is not held.
+   * @param owner whose share of the cache it counts in: `ownerOf`
+   */
+  put(digest: Digest, bytes: Buffer, owner?: string): Promise<void>
   /**
    * Where one fill of this digest writes: a file of its own. What an earlier fill left behind, if no other
    * has taken it over, is reported as held.
+   * @param owner as for `put`
    */
-  openSink(digest: Digest): Promise<OpenedSink>
+  openSink(digest: Digest, owner?: string): Promise<OpenedSink>
   /** What lets `origin` show the digest, or undefined. */
   link(origin: Origin, digest: Digest): Link | undefined
   /**
@@ -64,6 +69,8 @@ export interface CachedBlobsDeps {
   /** Bytes that the cache may take, by a look at the disk; without, whatever comes. */
   readonly capacity?: ((heldBytes: number) => Promise<number>) | undefined
   readonly eviction?: EvictionObserver | undefined
+  /** What some owners may take at most. */
+  readonly shares?: readonly Share[] | undefined
   /** Hashes what is read again; on this thread without. */
   readonly hasher?: Hasher | undefined
   /** Told of a file that is not what its digest says; it is gone by then. */
@@ -75,6 +82,7 @@ export type RottenFound = 'read' | 'scrub'
 
 interface BlobToStore {
   readonly size: number
+  readonly owner: string | undefined
   readonly publish: () => Promise<void>
   /** Called when it counts as held. */
   readonly counted?: () => void
@@ -92,6 +100,7 @@ export async function createCachedBlobs({
   onStored,
   capacity = () => Promise.resolve(Infinity),
   eviction,
+  shares,
   hasher = createHasher({ workerFromBytes: Infinity }),
   onRotten,
   now = Date.now,
@@ -121,15 +130,19 @@ export async function createCachedBlobs({
     }
   }
   /** Gives the digest its file by `publish`, and then its entry. Call it, and `remove`, in the digest's turn. */
-  const store = async (digest: Digest, { size, publish, counted }: BlobToStore) => {
+  const store = async (digest: Digest, { size, owner, publish, counted }: BlobToStore) => {
     await publish()
     const before = index.stored(digest)
     const changedAt = await files.changedAt(digest)
-    await index.putStored(digest, { size, ...(changedAt !== undefined && { changedAt }) })
+    await index.putStored(digest, {
+      size,
+      ...(changedAt !== undefined && { changedAt }),
+      ...(owner !== undefined && { owner }),
+    })
     total.bytes += size - (before?.size ?? 0)
     if (before === undefined) total.count++
     counted?.()
-    evictor.added(digest, size)
+    evictor.added(digest, { bytes: size, owner })
     onStored?.()
   }
   const remove = async (digest: Digest, { size }: StoredEntry) => {
@@ -179,9 +192,28 @@ export async function createCachedBlobs({
       opened.forget(files.pathOf(digest))
       onRotten?.(digest, found)
     })
+  /** Of a file that the medium does not give any more: this one's readers are cut, the next one has it fetched. */
+  const dropIfUnreadable = async (digest: Digest, error: unknown): Promise<void> => {
+    if (!isReadError(error)) return
+    onDiskFailed(error)
+    await dropRotten(digest, await files.changedAt(digest), 'read')
+  }
+  const unlessUnreadable = async <T>(
+    digest: Digest,
+    read: () => Promise<T>,
+  ): Promise<T | undefined> => {
+    try {
+      return await read()
+    } catch (error) {
+      if (!isReadError(error)) throw error
+      await dropIfUnreadable(digest, error)
+      return undefined
+    }
+  }
   const noteProved = (digest: Digest, { size, changedAt }: CheckedFile) =>
     inTurn(digest, async () => {
-      if (index.stored(digest)?.size === size) await index.putStored(digest, { size, changedAt })
+      const entry = index.stored(digest)
+      if (entry?.size === size) await index.putStored(digest, { ...entry, changedAt })
     })
   const proofs = createProofs({
     hasher,
@@ -197,6 +229,8 @@ export async function createCachedBlobs({
     removeRest: () => parts.removeOldest(),
     remove: evict,
     isRead,
+    ownerOf: (digest) => index.stored(digest)?.owner,
+    shares,
     onFailed: onDiskFailed,
     // A blob may have gone since; its record would be taken for that of its return.
     saveUses: (records) =>
@@ -219,10 +253,20 @@ export async function createCachedBlobs({
     async open(digest) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
-      const handle = await opened.open(files.pathOf(digest))
+      const handle = await unlessUnreadable(digest, () => opened.open(files.pathOf(digest)))
       evictor.used(digest)
-      if (handle !== undefined && handle.size === entry.size)
-        return proofs.guard(digest, entry, handle)
+      if (handle !== undefined && handle.size === entry.size) {
+        const guarded = await proofs.guard(digest, entry, handle)
+        const read: BlobHandle['read'] = async (buffer, offset) => {
+          try {
+            return await guarded.read(buffer, offset)
+          } catch (error) {
+            await dropIfUnreadable(digest, error)
+            throw error
+          }
+        }
+        return { ...guarded, read }
+      }
       await handle?.close()
       await dropIfBroken(digest)
       return undefined
@@ -230,7 +274,7 @@ export async function createCachedBlobs({
     async readAll(digest) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
-      const bytes = await files.readAll(digest)
+      const bytes = await unlessUnreadable(digest, () => files.readAll(digest))
       evictor.used(digest)
       if (bytes?.length !== entry.size) await dropIfBroken(digest)
       // It is small, and is held in memory from now on.
@@ -244,18 +288,20 @@ export async function createCachedBlobs({
       if (reader === undefined) return dropIfBroken(digest)
       try {
         if (await isContentOf(digest, reader, { hasher, pause })) return
+      } catch (error) {
+        if (!isReadError(error)) throw error
       } finally {
         await reader.close()
       }
       await dropRotten(digest, changedAt, 'scrub')
     },
-    put: (digest, bytes) =>
+    put: (digest, bytes, owner) =>
       inTurn(digest, async () => {
         if (index.stored(digest) !== undefined) return
-        const blob = { size: bytes.length, publish: () => files.put(digest, bytes) }
+        const blob = { size: bytes.length, owner, publish: () => files.put(digest, bytes) }
         await unlessDiskFails(() => store(digest, blob))
       }),
-    openSink: (digest) => parts.openSink(digest),
+    openSink: (digest, owner) => parts.openSink(digest, owner),
     link: linkOf,
     addLink: (origin, digest, { mediaType }) =>
       inTurn(linkKey(origin, digest), async () => {
@@ -279,6 +325,11 @@ export async function createCachedBlobs({
       opened.close()
     },
   }
+}
+
+/** Whether a disk says that it cannot read what it holds; too many open files, say, are no fault of a file's. */
+function isReadError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'EIO'
 }
 
 /** A lost index is only an index: sizes stand in the folder, links beside the blobs. */

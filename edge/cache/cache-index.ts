@@ -31,6 +31,8 @@ export interface StoredEntry {
   readonly size: number
   /** When the file had last been changed as it was proved, in epoch ms; undefined: to be proved when it is read. */
   readonly changedAt?: number
+  /** Whose share of the cache it counts in: of whoever brought it. */
+  readonly owner?: string
 }
 
 /** That a repository has a digest, by what its upstream delivered or its primary answered. */
@@ -204,7 +206,8 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       const held: HeldBlob[] = []
       for await (const [key, entry] of level.iterator({ gt: 'b!', lt: 'b"' })) {
         const digest = key.slice('b!'.length) as Digest
-        held.push({ digest, bytes: (entry as StoredEntry).size, record: uses.get(digest) })
+        const { size, owner } = entry as StoredEntry
+        held.push({ digest, bytes: size, record: uses.get(digest), owner })
       }
       return held
     },

@@ -1,5 +1,6 @@
 import type { Digest } from '../../shared/oci/digest.ts'
-import { createGdsf, type HeldBlob, type UseRecord } from './gdsf.ts'
+import type { HeldBlob, UseRecord } from './gdsf.ts'
+import { createSharedGdsf, type Share } from './shares.ts'
 
 /** Keeps the cache within its size: what is held, what is on its way, and who goes for it. */
 export interface Evictor {
@@ -7,8 +8,8 @@ export interface Evictor {
   readonly capacityBytes: number
   /** Bytes of fills that are running. */
   readonly reservedBytes: number
-  /** A blob is held now. */
-  added(digest: Digest, bytes: number): void
+  /** A blob is held now. @param blob `owner`: whose share it counts in */
+  added(digest: Digest, blob: { readonly bytes: number; readonly owner: string | undefined }): void
   /** How long it took to have a held blob: what is dear to fetch again stays longer. */
   fetched(digest: Digest, blob: { readonly bytes: number; readonly ms: number }): void
   /** A held blob was asked for. */
@@ -46,10 +47,14 @@ export interface EvictorDeps {
   readonly remove: (digest: Digest) => Promise<boolean>
   /** Whether somebody reads it. */
   readonly isRead: (digest: Digest) => boolean
+  /** Whose share a held blob counts in. */
+  readonly ownerOf: (digest: Digest) => string | undefined
   /** Told when a blob could not be removed. */
   readonly onFailed: (error: unknown) => void
   readonly saveUses: (records: ReadonlyMap<Digest, UseRecord>) => Promise<void>
   readonly now: () => number
+  /** What some owners may take at most. */
+  readonly shares?: readonly Share[] | undefined
   readonly observer?: EvictionObserver | undefined
 }
 
@@ -76,14 +81,15 @@ const turnMs = 5000
 /** The caller closes it before the index. */
 export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
   const { heldBytes, remove, isRead, now, observer } = deps
-  const gdsf = createGdsf()
+  const gdsf = createSharedGdsf(deps.shares ?? [])
   gdsf.restore(deps.held)
   const unsaved = new Set<Digest>()
   let capacityBytes = await deps.capacity()
   let lookedAt = now()
   let reservedBytes = 0
   let running: Promise<void> | undefined
-  let stepping: Promise<boolean> | undefined
+  let stepping: Promise<unknown> = Promise.resolve()
+  let sharing: Promise<void> | undefined
   let saving: Promise<void> = Promise.resolve()
   let closed = false
 
@@ -105,31 +111,35 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     lookedAt = now()
     capacityBytes = await deps.capacity().catch(() => capacityBytes)
   }
-  const evictOne = async (): Promise<boolean> => {
-    if (await deps.removeRest()) return true
-    const given = gdsf.giveUp(now(), isRead)
+  const evictOne = async (only: 'shares' | undefined): Promise<boolean> => {
+    // What unfinished fills left is nobody's: it goes for the room of all.
+    if (only === undefined && (await deps.removeRest())) return true
+    const given = gdsf.giveUp(now(), isRead, { capacityBytes, only })
     if (given === undefined) return false
     let gone = false
     try {
       gone = await remove(given.digest)
     } finally {
       // One whose removal failed is still there, and another time it may go.
-      if (!gone) gdsf.add(given.digest, { bytes: given.bytes, now: now() })
+      if (!gone) {
+        const { digest, bytes } = given
+        gdsf.add(digest, { bytes, owner: deps.ownerOf(digest), now: now() })
+      }
     }
     if (!gone) return true
     unsaved.delete(given.digest)
     observer?.evicted(given.bytes, given.lastUse === 0 ? undefined : now() - given.lastUse)
     return true
   }
-  // One at a time, whoever asks: two would each count what the other removes, and take one too many.
-  const step = (): Promise<boolean> => {
-    stepping ??= evictOne().finally(() => {
-      stepping = undefined
-    })
-    return stepping
+  // One at a time, whoever asks, and only if it still has to be: two would each count what the other removes.
+  const step = (isNeeded: () => boolean, only?: 'shares'): Promise<boolean> => {
+    const mine = stepping.then(() => (isNeeded() ? evictOne(only) : true))
+    stepping = mine.catch(() => undefined)
+    return mine
   }
   const evictDownTo = async (bytes: () => number, until = Infinity): Promise<void> => {
-    while (!closed && taken() > bytes() && performance.now() < until && (await step()));
+    const isNeeded = (): boolean => !closed && taken() > bytes()
+    while (isNeeded() && performance.now() < until && (await step(isNeeded)));
   }
   const run = (): Promise<void> => {
     running ??= evictDownTo(() => watermarks.low * capacityBytes).finally(() => {
@@ -137,9 +147,21 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     })
     return running
   }
+  /** Who is above its share loses by itself, but for what is being read. */
+  const keepShares = (): Promise<void> => {
+    const isOver = (): boolean => !closed && gdsf.isOver(capacityBytes)
+    const evict = async (): Promise<void> => {
+      while (isOver() && (await step(isOver, 'shares')));
+    }
+    sharing ??= evict().finally(() => {
+      sharing = undefined
+    })
+    return sharing
+  }
   const check = async (): Promise<void> => {
     await look()
     if (taken() > watermarks.high * capacityBytes) await run()
+    if (gdsf.isOver(capacityBytes)) await keepShares()
   }
   const checkInBackground = (): void => {
     check().catch(deps.onFailed)
@@ -158,8 +180,8 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     get reservedBytes() {
       return reservedBytes
     },
-    added(digest, bytes) {
-      const goneAt = gdsf.add(digest, { bytes, now: now() })
+    added(digest, { bytes, owner }) {
+      const goneAt = gdsf.add(digest, { bytes, owner, now: now() })
       if (goneAt !== undefined) observer?.returned(now() - goneAt)
       unsaved.add(digest)
       checkInBackground()
@@ -207,7 +229,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     async close() {
       closed = true
       clearInterval(timer)
-      await Promise.allSettled([running, stepping])
+      await Promise.allSettled([running, sharing, stepping])
       save()
       await saving
     },

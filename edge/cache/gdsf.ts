@@ -27,7 +27,19 @@ export interface Gdsf {
   recordOf(digest: Digest): UseRecord | undefined
   /** Blobs that are here since before the start, before any is added; one without a record is the first to go. */
   restore(blobs: Iterable<HeldBlob>): void
+  /** Whether it is here. */
+  has(digest: Digest): boolean
+  /** The priority of the one that would go; undefined when there is none. */
+  readonly lowest: number | undefined
   readonly count: number
+  /** Of all that are here. */
+  readonly bytes: number
+}
+
+/** What several orders of going share, so that the priorities of their blobs can be compared. */
+export interface GdsfClock {
+  /** The priority of the last one that went; undefined before the first. */
+  age: number | undefined
 }
 
 export interface GivenUp {
@@ -49,6 +61,8 @@ export interface HeldBlob {
   readonly digest: Digest
   readonly bytes: number
   readonly record: UseRecord | undefined
+  /** Whose share of the cache it counts in. */
+  readonly owner?: string | undefined
 }
 
 interface Entry {
@@ -73,12 +87,12 @@ interface Ghost {
 /** Blobs that went are remembered as long as so many others have gone, or as are here if these are more. */
 const minimumGhosts = 1024
 
-export function createGdsf(): Gdsf {
+export function createGdsf(clock: GdsfClock = { age: undefined }): Gdsf {
   const entries = new Map<Digest, Entry>()
   const heap: Entry[] = []
   // In the order of going: the first is the oldest.
   const ghosts = new Map<Digest, Ghost>()
-  let age = 0
+  let bytesHere = 0
 
   const put = (entry: Entry, place: number): void => {
     heap[place] = entry
@@ -115,26 +129,36 @@ export function createGdsf(): Gdsf {
     siftUp(last)
     siftDown(last)
   }
-  const insert = (entry: Entry): void => {
-    entries.set(entry.digest, entry)
+  const enqueue = (entry: Entry): void => {
     entry.place = heap.length
     heap.push(entry)
     siftUp(entry)
+  }
+  const insert = (entry: Entry): void => {
+    entries.set(entry.digest, entry)
+    bytesHere += entry.bytes
+    enqueue(entry)
   }
   const remove = (digest: Digest): void => {
     const entry = entries.get(digest)
     if (entry === undefined) return
     entries.delete(digest)
+    bytesHere -= entry.bytes
     takeOut(entry)
   }
   const priorityOf = ({ uses, cost, bytes }: Pick<Entry, 'uses' | 'cost' | 'bytes'>): number =>
-    age + (uses * cost) / Math.sqrt(Math.max(bytes, 1))
+    (clock.age ?? 0) + (uses * cost) / Math.sqrt(Math.max(bytes, 1))
   /** Moves it to where its priority belongs. */
   const settle = (entry: Entry): void => {
     const before = entry.queued
     entry.queued = entry.priority
     if (entry.queued < before) siftUp(entry)
     else siftDown(entry)
+  }
+  /** Uses raise a priority without moving the entry: the top may not belong there any more. */
+  const settleTop = (): void => {
+    for (let top = heap[0]; top !== undefined && top.queued < top.priority; top = heap[0])
+      settle(top)
   }
   const lay = (digest: Digest, ghost: Ghost): void => {
     ghosts.set(digest, ghost)
@@ -148,6 +172,14 @@ export function createGdsf(): Gdsf {
   return {
     get count() {
       return entries.size
+    },
+    get bytes() {
+      return bytesHere
+    },
+    has: (digest) => entries.has(digest),
+    get lowest() {
+      settleTop()
+      return heap[0]?.priority
     },
     add(digest, { bytes, now }) {
       const ghost = ghosts.get(digest)
@@ -177,29 +209,30 @@ export function createGdsf(): Gdsf {
     demote(digest) {
       const entry = entries.get(digest)
       if (entry === undefined) return
-      entry.priority = age
+      entry.priority = clock.age ?? 0
       settle(entry)
     },
     remove,
     giveUp(now, isKept) {
       const kept: Entry[] = []
       try {
-        for (let top = heap[0]; top !== undefined; top = heap[0]) {
-          if (top.queued < top.priority) settle(top)
-          else if (isKept(top.digest)) {
+        for (;;) {
+          settleTop()
+          const [top] = heap
+          if (top === undefined) return undefined
+          if (isKept(top.digest)) {
             takeOut(top)
             kept.push(top)
           } else {
             const { digest, bytes, uses, cost, lastUse } = top
-            age = Math.max(age, top.priority)
+            clock.age = Math.max(clock.age ?? 0, top.priority)
             remove(digest)
             lay(digest, { uses, cost, at: now })
             return { digest, bytes, lastUse }
           }
         }
-        return undefined
       } finally {
-        for (const entry of kept) insert(entry)
+        for (const entry of kept) enqueue(entry)
       }
     },
     recordOf(digest) {
@@ -211,11 +244,8 @@ export function createGdsf(): Gdsf {
     restore(blobs) {
       const all = [...blobs]
       // Nothing that is here stands below the last one that went.
-      age = all.reduce(
-        (least, { record }) => Math.min(least, record?.priority ?? Infinity),
-        Infinity,
-      )
-      if (age === Infinity) age = 0
+      for (const { record } of all)
+        if (record !== undefined) clock.age = Math.min(clock.age ?? Infinity, record.priority)
       for (const { digest, bytes, record } of all) {
         const known = record ?? { uses: 0, lastUse: 0, cost: 1, priority: 0 }
         insert({ digest, bytes, ...known, queued: known.priority, place: -1 })

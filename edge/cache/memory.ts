@@ -15,9 +15,9 @@ export interface MemoryCache {
 /** What an entry costs beside its bytes: key, list node, Buffer object. */
 const overheadBytes = 512
 
-/** Holds at most `maxBytes` in all, and nothing above 1 MiB. */
-export function createMemoryCache(maxBytes: number): MemoryCache {
-  const entryMaxBytes = Math.min(1024 * 1024, Math.floor(maxBytes / 4))
+/** Holds at most `maxBytes` in all, and of one content at most `maxEntryBytes` and a quarter of all. */
+export function createMemoryCache(maxBytes: number, maxEntryBytes = 1024 * 1024): MemoryCache {
+  const entryMaxBytes = Math.min(maxEntryBytes, Math.floor(maxBytes / 4))
   const entries = new LRUCache<Digest, Buffer>({
     maxSize: maxBytes,
     sizeCalculation: (bytes) => bytes.length + overheadBytes,

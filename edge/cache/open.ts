@@ -7,6 +7,7 @@ import { createCachedBlobs, type CachedBlobs, type CachedBlobsDeps } from './blo
 import { openCacheIndex, type CacheIndex } from './cache-index.ts'
 import type { EvictionObserver } from './evict.ts'
 import { startScrub, type Scrub } from './scrub.ts'
+import type { Share } from './shares.ts'
 
 /** An open cache; whoever opened it closes it. */
 export interface Cache {
@@ -29,6 +30,7 @@ export interface CacheOptions {
   /** Bytes that it may take; without, most of what the disk has. */
   readonly size?: number | undefined
   readonly eviction?: EvictionObserver
+  readonly shares?: readonly Share[]
   readonly hasher?: Hasher
   /** Told of a file that is not what its digest says; it is gone by then. */
   readonly onRotten?: CachedBlobsDeps['onRotten']

@@ -7,7 +7,7 @@ import type { CacheIndex } from './cache-index.ts'
 /** The files that fills write into, and what unfinished ones left behind. */
 export interface Parts {
   /** As `CachedBlobs.openSink`. */
-  openSink(digest: Digest): Promise<OpenedSink>
+  openSink(digest: Digest, owner?: string): Promise<OpenedSink>
   /** Whether a fill of the digest has its file open: its readers read there, also when the blob has its name. */
   isOpen(digest: Digest): boolean
   /** Removes what was left longest ago. @returns whether there was anything */
@@ -25,7 +25,12 @@ export interface PartsDeps {
   /** Gives the digest its file by `publish`, and its entry; `counted` is called when it counts as held. */
   readonly store: (
     digest: Digest,
-    blob: { readonly size: number; readonly publish: () => Promise<void>; counted(): void },
+    blob: {
+      readonly size: number
+      readonly owner: string | undefined
+      readonly publish: () => Promise<void>
+      counted(): void
+    },
   ) => Promise<void>
 }
 
@@ -76,7 +81,7 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
       await forgetPart(oldest.name, { files, index })
       return true
     },
-    async openSink(digest) {
+    async openSink(digest, owner) {
       const part = await openPart(digest)
       const progress = index.progress(part.name)
       let ended = false
@@ -105,7 +110,12 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
         saveProgress: ({ size, held }) => index.putProgress(part.name, { size, held }),
         async commit(size) {
           ended = true
-          await store(digest, { size, publish: () => part.publish(size), counted: uncount })
+          await store(digest, {
+            size,
+            owner,
+            publish: () => part.publish(size),
+            counted: uncount,
+          })
           await index.removeProgress(part.name)
         },
         async discard() {

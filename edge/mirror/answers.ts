@@ -1,6 +1,7 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { PullGrant } from '../access/authorise.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { Target } from '../upstreams/target.ts'
 
@@ -9,6 +10,7 @@ export interface Asked {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly target: Target
+  readonly grant: PullGrant
   readonly origin: Origin
   /** As the client calls it: with the upstream's prefix, without the default namespace. */
   readonly repository: RepositoryName

@@ -7,8 +7,9 @@ import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetc
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
+import { ownerOf } from '../cache/shares.ts'
 import type { BlobSources } from '../sources/sources.ts'
-import { isRefusal } from './refused.ts'
+import { isRefusal } from '../upstreams/refused.ts'
 
 /** A blob to be sent; a handle is closed by who got it. */
 export type OpenedBlob =
@@ -105,7 +106,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       if (beginners.get(key) === origin) beginners.delete(key)
     }
     try {
-      const opened = await blobs.openSink(digest)
+      const opened = await blobs.openSink(digest, ownerOf(origin))
       const sink: Sink = {
         ...opened.sink,
         async commit(size) {
@@ -126,7 +127,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
 
   /**
    * Joins the fill of the digest, or begins it.
-   * @returns undefined when the repository that began it has no right to the blob: that says nothing about another
+   * @returns undefined when who began it has no right to the blob: that says nothing about another
    */
   const join = async (
     origin: Origin,
@@ -146,8 +147,10 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       const handle = await fills.join(key, start)
       return { handle, isOwn: isOwn() }
     } catch (error) {
-      if (isOwn() || !isRefusal(error)) throw error
-      return undefined
+      // Nor does what another caller's credential was refused.
+      const isOthers = !isOwn() || (!began && request.identity !== undefined)
+      if (isOthers && isRefusal(error)) return undefined
+      throw error
     }
   }
 

@@ -14,7 +14,7 @@ import {
   type Asking,
   type AskingForCatalog,
 } from './answers.ts'
-import { isPassing } from './refused.ts'
+import { isPassing } from '../upstreams/refused.ts'
 
 export interface ListsDeps {
   readonly client: (upstream: string) => UpstreamClient

@@ -5,8 +5,9 @@ import type { NamedManifest, UpstreamClient, UpstreamRequest } from '../../share
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { CacheIndex, Origin, TagEntry } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
-import { createRefused, isRefusal } from './refused.ts'
-import { createShare } from './share.ts'
+import { ownerOf } from '../cache/shares.ts'
+import { createRefused, isRefusal } from '../upstreams/refused.ts'
+import { createShare } from '../upstreams/share.ts'
 import { createTags, type StaleReason, type TagRules, type Tags, type TagsDeps } from './tags.ts'
 
 /** A manifest as its upstream sent it. */
@@ -94,7 +95,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const { bytes, mediaType, manifest, size } = fetched
     // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
     await blobs.addLink(origin, digest, { mediaType })
-    await blobs.put(digest, bytes)
+    await blobs.put(digest, bytes, ownerOf(origin))
     if (manifest.subject !== undefined) {
       const { subject, artifactType, annotations } = manifest
       const descriptor = {
@@ -112,13 +113,16 @@ export function createManifests(deps: ManifestsDeps): Manifests {
 
   const get: Manifests['get'] = async (origin, digest, request) =>
     (await held(origin, digest)) ??
-    fetchOnce(keyOf(origin, digest), () =>
-      refused.unless(keyOf(origin, digest), rules(origin.upstream).negativeTtlMs, () =>
+    fetchOnce(keyOf(origin, digest, request), () =>
+      refused.unless(keyOf(origin, digest, request), rules(origin.upstream).negativeTtlMs, () =>
         fetchManifest(origin, digest, withoutSignal(request)),
       ),
     )
 
-  const forgetTag = (origin: Origin, tag: Tag) => remember(() => index.removeTag(origin, tag))
+  /** What one caller's credential is refused says nothing to the others, who have rights of their own. */
+  const forgetTag = async (origin: Origin, tag: Tag, request: UpstreamRequest | undefined) => {
+    if (request?.identity === undefined) await remember(() => index.removeTag(origin, tag))
+  }
 
   const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
     const known = index.tag(origin, tag)
@@ -134,16 +138,16 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const reference = { kind: 'tag', tag } as const
     const { negativeTtlMs } = rules(origin.upstream)
     try {
-      const named = await refused.unless(keyOf(origin, tag), negativeTtlMs, () =>
+      const named = await refused.unless(keyOf(origin, tag, request), negativeTtlMs, () =>
         client(origin.upstream).headManifest(origin.repository, reference, {
           ...request,
           held: tagOf(origin, tag),
         }),
       )
-      if (named === undefined) await forgetTag(origin, tag)
+      if (named === undefined) await forgetTag(origin, tag, request)
       return named
     } catch (error) {
-      if (isRefusal(error)) await forgetTag(origin, tag)
+      if (isRefusal(error)) await forgetTag(origin, tag, request)
       throw error
     }
   }
@@ -154,7 +158,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     if (named === undefined) return undefined
     const manifest = await get(origin, named.digest, request)
     if (manifest === undefined) {
-      await forgetTag(origin, tag)
+      await forgetTag(origin, tag, request)
       return undefined
     }
     const { project } = origin
@@ -236,6 +240,10 @@ function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
   return rest
 }
 
-function keyOf({ upstream, repository, project }: Origin, reference: string): string {
-  return `${upstream}!${repository}!${project ?? ''}!${reference}`
+function keyOf(
+  { upstream, repository, project }: Origin,
+  reference: string,
+  request: UpstreamRequest | undefined,
+): string {
+  return `${upstream}!${repository}!${project ?? ''}!${reference}!${request?.identity ?? ''}`
 }

@@ -25,7 +25,7 @@ import {
 import type { Blobs } from './blobs.ts'
 import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
-import { refusalOf } from './refusal.ts'
+import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
 /** One listener's manners. */
@@ -123,7 +123,7 @@ function answer(
   if (target.path.kind === 'catalog')
     return askForCatalog(deps, { request, response, target, parsed })
   const repository = repositoryOf(target, listener)
-  const wanted = { entry: target.upstream, repository }
+  const wanted = { entry: target.upstream, repository, path: target.path }
   const asked = { request, response, target, parsed, repository }
   const credential = { authorization: request.headers.authorization, connection: record.socket }
   const grant = authorise.known(credential, wanted)
@@ -148,12 +148,14 @@ function callerOf(request: IncomingMessage): EdgeCaller {
 
 function allow(
   { request, response, target, parsed: { path, query }, repository }: Wanted,
-  { project }: PullGrant,
+  grant: PullGrant,
 ): Asked {
+  const { project } = grant
   return {
     request,
     response,
     target,
+    grant,
     origin: { upstream: target.upstream.id, repository, project },
     repository: 'repository' in path ? path.repository : repository,
     query,
@@ -200,7 +202,7 @@ function askForCatalog(
       status: 404,
     })
   }
-  const asked = { request, response, target, query: parsed.query }
+  const asked = { request, response, target, grant: {}, query: parsed.query }
   return askingUpstream(asked, (upstreamRequest) =>
     lists.sendCatalog({ ...asked, upstreamRequest }),
   )
@@ -208,14 +210,15 @@ function askForCatalog(
 
 /** @throws OciError for what the upstream did not give */
 async function askingUpstream(
-  { request, response, target }: Pick<Asked, 'request' | 'response' | 'target'>,
+  { request, response, target, grant }: Pick<Asked, 'request' | 'response' | 'target' | 'grant'>,
   ask: (upstreamRequest: UpstreamRequest) => Promise<void>,
 ): Promise<void> {
   const record = recordOf(request)
   try {
-    await ask(new RequestToUpstream(record.id, response))
+    await ask(new RequestToUpstream(record.id, response, grant))
   } catch (error) {
     if (!(error instanceof SourceError)) throw error
+    if (error.code === 'refused') grant.revoke?.()
     record.fields = { upstream: target.upstream.id, reason: error.message }
     throw refusalOf(error, target.path.kind)
   }
@@ -227,11 +230,15 @@ async function askingUpstream(
  */
 class RequestToUpstream implements UpstreamRequest {
   readonly headers: Readonly<Record<string, string>>
+  readonly credential: UpstreamRequest['credential']
+  readonly identity: string | undefined
   readonly #response: ServerResponse
   #gone: AbortController | undefined
 
-  constructor(requestId: string, response: ServerResponse) {
+  constructor(requestId: string, response: ServerResponse, grant: PullGrant) {
     this.headers = { 'X-Request-Id': requestId }
+    this.credential = grant.credential
+    this.identity = grant.identity
     this.#response = response
   }
 

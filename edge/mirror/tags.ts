@@ -2,8 +2,8 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
-import { isPassing } from './refused.ts'
-import { createShare } from './share.ts'
+import { isPassing } from '../upstreams/refused.ts'
+import { createShare } from '../upstreams/share.ts'
 
 /** Where a tag points. */
 export interface ResolvedTag {
@@ -21,6 +21,8 @@ export interface TagRules {
   readonly ttlMs: number
   /** Milliseconds that a client waits whose tag is known. */
   readonly waitMs: number
+  /** Whether the edge may ask by itself: not where each client's own credential decides. */
+  readonly mayRefresh: boolean
   /** Milliseconds since a tag was confirmed, beyond which it is not answered without being so. */
   readonly maxStaleMs: number
 }
@@ -68,9 +70,15 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
   const isFresh = (ageMs: number, ttlMs: number): boolean => ageMs >= 0 && ageMs < ttlMs
 
   const refreshIfDue = (origin: Origin, tag: Tag, known: TagEntry): void => {
-    const share = (now() - known.checkedAt) / rules(origin.upstream).ttlMs
-    if (share < refreshFrom || share < refreshFrom + refreshSpread * fractionOf(known)) return
-    const key = keyOf(origin, tag)
+    const { ttlMs, mayRefresh } = rules(origin.upstream)
+    const share = (now() - known.checkedAt) / ttlMs
+    if (
+      !mayRefresh ||
+      share < refreshFrom ||
+      share < refreshFrom + refreshSpread * fractionOf(known)
+    )
+      return
+    const key = keyOf(origin, tag, undefined)
     if (askOnce.isRunning(key) || savingMs(origin.upstream) !== undefined) return
     // Who asks next meets the same trouble, and tells of it.
     askOnce(key, () => ask(origin, tag, undefined)).catch(ignore)
@@ -112,7 +120,7 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
       }
       // A question that several wait for is not dropped because the first who asked has gone.
       const { signal: _, ...rest } = request ?? {}
-      const asking = askOnce(keyOf(origin, tag), () => ask(origin, tag, rest))
+      const asking = askOnce(keyOf(origin, tag, rest), () => ask(origin, tag, rest))
       try {
         const isLate = known !== undefined && (await lasts(asking, waitMs))
         const stale = isLate ? await staleOf(origin, known, maxStaleMs) : undefined
@@ -153,9 +161,13 @@ async function lasts(promise: Promise<unknown>, ms: number): Promise<boolean> {
   }
 }
 
-/** Of a tag of this very project. */
-function keyOf({ upstream, repository, project }: Origin, tag: Tag): string {
-  return `${upstream}!${repository}!${project ?? ''}!${tag}`
+/** Of a tag of this very project, asked for by one who has rights of its own, or by the edge. */
+function keyOf(
+  { upstream, repository, project }: Origin,
+  tag: Tag,
+  request: UpstreamRequest | undefined,
+): string {
+  return `${upstream}!${repository}!${project ?? ''}!${tag}!${request?.identity ?? ''}`
 }
 
 function ignore(): void {}

@@ -1,25 +1,32 @@
 import { readSecretFile, readTextFile } from '../../shared/files/text-file.ts'
 import { createHttpClient } from '../../shared/http/client.ts'
 import { createGuard } from '../../shared/http/guard.ts'
+import { createProxyChoice, parseProxy, type ChooseProxy } from '../../shared/http/proxy.ts'
+import { readClientCertificate } from '../../shared/http/tls-files.ts'
 import { createUpstreamClient } from '../../shared/upstream/client.ts'
 import type { UpstreamClient } from '../../shared/upstream/fetch.ts'
 import type { Registries } from '../../shared/upstream/registries.ts'
 import type { AskPrimary } from '../access/token-relay.ts'
-import type { EdgeOptions, UpstreamOptions } from '../config.ts'
+import { proxyProblem, type EdgeOptions, type UpstreamOptions } from '../config.ts'
 import type { EdgeMetrics } from '../metrics.ts'
 import type { UpstreamFiles } from './table.ts'
 
-/** Reads the files that the upstreams' configuration names, by upstream id. */
+/**
+ * Reads the files that the upstreams' configuration names, by upstream id.
+ * @throws Error with a one-line message that names the file
+ */
 export async function readUpstreamFiles(
   upstreams: readonly UpstreamOptions[],
 ): Promise<ReadonlyMap<string, UpstreamFiles>> {
   const files = new Map<string, UpstreamFiles>()
-  for (const { id, ca, credentials } of upstreams) {
+  for (const { id, ca, client_cert, credentials } of upstreams) {
     const { password, password_file } = credentials ?? {}
     files.set(id, {
       ca: ca === undefined ? undefined : await readTextFile(ca),
       password:
         password ?? (password_file === undefined ? undefined : await readSecretFile(password_file)),
+      clientCertificate:
+        client_cert === undefined ? undefined : await readClientCertificate(client_cert),
     })
   }
   return files
@@ -48,12 +55,14 @@ export function createClients(
     headersTimeoutMs: edge.fill.no_progress,
     stallMs: edge.fill.no_progress,
   }
+  const chooseProxy = proxyChoiceOf(edge)
   const clients = new Map(
     registries.entries.map((entry) => [
       entry.id,
       createUpstreamClient({
         entry,
         allow: edge.outbound.allow,
+        chooseProxy,
         ownPorts,
         timeouts,
         observer: {
@@ -76,6 +85,26 @@ export function createClients(
   }
 }
 
+function proxyChoiceOf({ outbound }: EdgeOptions): ChooseProxy {
+  return createProxyChoice({ ...proxiesOf(outbound), noProxy: outbound.no_proxy })
+}
+
+/**
+ * The proxies that upstreams are reached through.
+ * @throws Error with a one-line message; the file was checked when it was loaded, so a variable is wrong
+ */
+export function proxiesOf({ proxy = {} }: EdgeOptions['outbound']): {
+  readonly https: URL | undefined
+  readonly http: URL | undefined
+} {
+  const read = (variable: string, written: string | undefined) => {
+    const problem = written === undefined ? undefined : proxyProblem(written)
+    if (problem !== undefined) throw new Error(`${variable} ${problem}`)
+    return written === undefined ? undefined : parseProxy(written)
+  }
+  return { https: read('HTTPS_PROXY', proxy.https), http: read('HTTP_PROXY', proxy.http) }
+}
+
 /** The table always has the primary. */
 export function primaryOf(edge: EdgeOptions): UpstreamOptions {
   const primary = edge.upstreams.find(({ kind }) => kind === 'outport')
@@ -86,12 +115,15 @@ export function primaryOf(edge: EdgeOptions): UpstreamOptions {
 /** Questions to the primary that belong to no repository: log-ins and keys. */
 export function createAsk(
   edge: EdgeOptions,
-  { ca }: UpstreamFiles,
+  { ca, clientCertificate }: UpstreamFiles,
 ): { ask: AskPrimary; close: () => void } {
   const base = new URL(primaryOf(edge).url)
   const http = createHttpClient({
     guard: createGuard({ configured: [base] }),
     ca,
+    clientCertificate,
+    ownOrigin: base,
+    chooseProxy: proxyChoiceOf(edge),
     connectTimeoutMs: edge.fill.connect,
     headersTimeoutMs: edge.fill.no_progress,
     stallMs: edge.fill.no_progress,

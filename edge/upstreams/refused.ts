@@ -44,5 +44,6 @@ export function isRefusal(error: unknown): error is SourceError {
 
 /** Whether a failure says nothing about the thing asked for: only then may an old answer stand. */
 export function isPassing(error: unknown): error is SourceError {
-  return error instanceof SourceError && (error.code === 'unavailable' || error.code === 'busy')
+  // What cannot be right, as the page of a portal in between, is no word of the upstream's either.
+  return error instanceof SourceError && !isRefusal(error)
 }

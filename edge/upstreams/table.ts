@@ -1,6 +1,8 @@
+import type { ClientCertificate } from '../../shared/http/door.ts'
 import {
   createRegistries,
   type Registries,
+  type RegistryEntry,
   type RegistryOptions,
 } from '../../shared/upstream/registries.ts'
 import type { UpstreamOptions } from '../config.ts'
@@ -9,6 +11,7 @@ import type { UpstreamOptions } from '../config.ts'
 export interface UpstreamFiles {
   readonly ca: string | undefined
   readonly password: string | undefined
+  readonly clientCertificate: ClientCertificate | undefined
 }
 
 /** The closed table of upstreams, from the configuration. */
@@ -19,7 +22,24 @@ export function createTable(
   return createRegistries(upstreams.map((upstream) => entryOf(upstream, filesOf(upstream))))
 }
 
-function entryOf(upstream: UpstreamOptions, { ca, password }: UpstreamFiles): RegistryOptions {
+/** Those of a table that a listener serves; the others are not there for it. */
+export function narrow(
+  { entries, resolve }: Registries,
+  keep: (entry: RegistryEntry) => boolean,
+): Registries {
+  return {
+    entries: entries.filter(keep),
+    resolve(nameOrId) {
+      const entry = resolve(nameOrId)
+      return entry !== undefined && keep(entry) ? entry : undefined
+    },
+  }
+}
+
+function entryOf(
+  upstream: UpstreamOptions,
+  { ca, password, clientCertificate }: UpstreamFiles,
+): RegistryOptions {
   const { id, names, url, limits } = upstream
   const username = upstream.credentials?.username
   return {
@@ -35,6 +55,7 @@ function entryOf(upstream: UpstreamOptions, { ca, password }: UpstreamFiles): Re
     maxBlobRequests: limits.connections,
     maxApiRequests: limits.manifest_connections,
     ...(ca !== undefined && { ca }),
+    ...(clientCertificate !== undefined && { clientCertificate }),
     ...(username !== undefined && password !== undefined && { credential: { username, password } }),
   }
 }

@@ -23,6 +23,8 @@ const commonOptions = {
 
 export type CommonConfig = Loaded<TObject<typeof commonOptions>>
 
+export type Environment = Readonly<Record<string, string | undefined>>
+
 /**
  * A rule over several options. It runs when every option in `reads` was fine by itself; an element of a list that was
  * not is a hole, which `forEach`, `map` and `some` pass over.
@@ -39,8 +41,8 @@ export interface ConfigSection<Name extends string, Result> {
   readonly name: Name
   readonly schema: OptionSchema
   readonly checks: readonly SectionCheck<Record<string, unknown>>[]
-  /** Fills in what follows from other options. */
-  complete(options: unknown, common: CommonConfig): Result
+  /** Fills in what follows from other options, and from variables that other programs read too. */
+  complete(options: unknown, common: CommonConfig, env: Environment): Result
 }
 
 /**
@@ -51,14 +53,14 @@ export function defineSection<const Name extends string, Schema extends TObject,
   readonly name: Name
   readonly schema: Schema
   readonly checks: readonly SectionCheck<Loaded<Schema>>[]
-  readonly complete: (options: Loaded<Schema>, common: CommonConfig) => Result
+  readonly complete: (options: Loaded<Schema>, common: CommonConfig, env: Environment) => Result
 }): ConfigSection<Name, Result> {
   return {
     name: section.name,
     schema: asOption(section.schema),
     // The loader calls these with what it parsed by this same schema.
     checks: section.checks as unknown as readonly SectionCheck<Record<string, unknown>>[],
-    complete: (options, common) => section.complete(options as Loaded<Schema>, common),
+    complete: (options, common, env) => section.complete(options as Loaded<Schema>, common, env),
   }
 }
 
@@ -71,7 +73,7 @@ export interface ConfigSources<Sections extends readonly ConfigSection<string, u
   readonly sections: Sections
   /** The YAML file. Paths in it are relative to its folder. */
   readonly file?: string | undefined
-  readonly env: Readonly<Record<string, string | undefined>>
+  readonly env: Environment
   /** Of the shape of the file; members that are undefined change nothing, list elements merge by index. */
   readonly flags?: unknown
   /** What relative paths outside the file start from; the process's working folder if left out. */
@@ -127,7 +129,7 @@ export function loadConfig<const Sections extends readonly ConfigSection<string,
   }
   if (problems.length > 0) throw new ConfigError(problems)
   const completed = sections.map(
-    (section) => [section.name, section.complete(located[section.name], located)] as const,
+    (section) => [section.name, section.complete(located[section.name], located, env)] as const,
   )
   const config = { data: located.data, log: located.log, ...Object.fromEntries(completed) }
   return deepFreeze(config) as ConfigOf<Sections>

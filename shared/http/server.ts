@@ -102,6 +102,11 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   const limits = { ...defaultLimits(), ...options.limits }
   const drain = { maxBytes: limits.refused_body, maxMs: timeouts.refused_body }
   const { listener } = options
+  if (listener.insecure_http === 'all')
+    options.log.warn(
+      { listener: options.name, address: listener.address },
+      'this listener takes passwords over plain http: for a laboratory only',
+    )
   const pair = listener.tls === undefined ? undefined : await readTlsFiles(listener.tls)
   const nodeOptions = nodeServerOptions(timeouts, limits)
   const server =

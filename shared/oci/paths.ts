@@ -123,6 +123,9 @@ export function uploadPath(repository: RepositoryName, id: string): string {
   return `/v2/${repository}/blobs/uploads/${id}`
 }
 
+/** Where a client asks whether it may come in. */
+export const pingPath = '/v2/'
+
 /** Where the repositories are listed. */
 export const catalogPath = '/v2/_catalog'
 

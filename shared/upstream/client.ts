@@ -1,7 +1,8 @@
 import { createBulkAgent, createHttpClient } from '../http/client.ts'
 import { createGuard } from '../http/guard.ts'
+import type { ChooseProxy } from '../http/proxy.ts'
 import type { Digest } from '../oci/digest.ts'
-import { blobPath } from '../oci/paths.ts'
+import { blobPath, pingPath } from '../oci/paths.ts'
 import type { RepositoryName } from '../oci/reference.ts'
 import { SourceError, type BlobSource, type SourceErrorCode } from '../stream/blob-source.ts'
 import { createApi } from './api.ts'
@@ -12,6 +13,7 @@ import type { UpstreamClient, UpstreamRequest } from './fetch.ts'
 import { createGate, type Gate } from './gate.ts'
 import { createLists } from './lists.ts'
 import { createManifestFetch } from './manifest-fetch.ts'
+import { errorOfStatus } from './outcome.ts'
 import { readRateLimit, type RateLimit } from './rate-limit.ts'
 import { createReferrers } from './referrers.ts'
 import { originsOf, repositoryAt, type RegistryEntry } from './registries.ts'
@@ -21,6 +23,8 @@ export interface UpstreamDeps {
   readonly entry: RegistryEntry
   /** What far sides may name besides public addresses: `outbound.allow`. What the entry names is always allowed. */
   readonly allow?: readonly string[]
+  /** Who is reached through a proxy; nobody without. */
+  readonly chooseProxy?: ChooseProxy | undefined
   /** Ports where this process listens. */
   readonly ownPorts?: () => readonly number[]
   readonly timeouts?: UpstreamTimeouts
@@ -50,12 +54,14 @@ export interface UpstreamObserver {
  */
 export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
   const { entry, allow = [], timeouts, observer = {}, now = () => performance.now() } = deps
+  const { url, ca, clientCertificate } = entry
   const guard = createGuard({
     configured: originsOf(entry),
     allow,
     ...(deps.ownPorts && { ownPorts: deps.ownPorts }),
   })
-  const connection = { guard, ca: entry.ca, caOrigin: entry.url, ...timeouts }
+  const own = { ca, clientCertificate, ownOrigin: url }
+  const connection = { guard, ...own, chooseProxy: deps.chooseProxy, ...timeouts }
   const http = createHttpClient({ ...connection, maxSockets: entry.maxApiRequests })
   // Wider than the lane, which alone decides: bodies that are given up linger for a moment.
   const dispatcher = createBulkAgent({ ...connection, maxSockets: 2 * entry.maxBlobRequests })
@@ -113,6 +119,13 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     return { size }
   }
 
+  async function ping(options: UpstreamRequest | undefined): Promise<void> {
+    const url = urlAt(entry, pingPath)
+    const call = { url, accept: '*/*', maxBytes: 64 * 1024, repository: undefined, options }
+    const { answer } = await api(call)
+    if (answer.status !== 200) throw errorOfStatus(entry.id, answer.status, answer.headers)
+  }
+
   function openBlob(
     name: RepositoryName,
     digest: Digest,
@@ -147,6 +160,7 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     referrers: (name, subject, { artifactType, after }, options) =>
       through(gates.api, () => referrers({ name, subject, artifactType, after, options })),
     catalog: (page, options) => through(gates.api, () => lists.catalog(page, options)),
+    ping: (options) => through(gates.api, () => ping(options)),
     get health() {
       return {
         isAway: { api: gates.api.isOpen, blobs: gates.blobs.isOpen },

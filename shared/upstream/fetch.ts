@@ -55,6 +55,8 @@ export interface UpstreamClient {
     page: { readonly n?: number | undefined; readonly last?: string | undefined },
     options?: UpstreamRequest,
   ): Promise<CatalogPage | undefined>
+  /** Whether the upstream takes the credential. @throws SourceError `refused` when it does not */
+  ping(options?: UpstreamRequest): Promise<void>
   /** What is known of the upstream now. */
   readonly health: UpstreamHealth
   /** Ends whatever is running. */
@@ -65,6 +67,8 @@ export interface UpstreamClient {
 export interface UpstreamRequest {
   /** Instead of the entry's own: a client's credential that is passed through. `'anonymous'`: none at all. */
   readonly credential?: Credential | 'anonymous' | undefined
+  /** Whose request it is, where that is not the edge: what is remembered of one caller's is not another's. */
+  readonly identity?: string | undefined
   /** Further request headers for the upstream itself: the request id. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined

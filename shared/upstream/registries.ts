@@ -1,3 +1,4 @@
+import type { ClientCertificate } from '../http/door.ts'
 import type { RepositoryName } from '../oci/reference.ts'
 
 /** A registry that we may speak to. The table of them is closed: nothing a client says adds one. */
@@ -11,6 +12,8 @@ export interface RegistryEntry {
   readonly kind: RegistryKind
   /** PEM of the CAs that vouch for it, instead of the system's. */
   readonly ca?: string | undefined
+  /** Shown to the url's origin only, where that asks for one. */
+  readonly clientCertificate?: ClientCertificate | undefined
   /** Sent only to the url's origin and its realm hosts. */
   readonly credential?: Credential | undefined
   /** `host` or `host:port` besides the url's own that may issue its tokens. */

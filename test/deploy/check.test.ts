@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createCa, issueServerCertificate } from '../../shared/trust/pki.ts'
+import { makeCertificate } from '../kit/certificates.ts'
 import { tempFolder } from '../kit/temp.ts'
 import { runProgram } from './program.ts'
 
@@ -63,4 +64,24 @@ test('up --check prints where its edge will find the primary', async (t) => {
   ] as [string, ...string[]])
   assert.match(stdout, /url: http:\/\/127\.0\.0\.1:9999/)
   assert.doesNotMatch(stdout, /8080/)
+})
+
+test("--check of an edge names what is wrong with an upstream's certificate and the environment's proxies, and prints no password", async (t) => {
+  const folder = await tempFolder(t)
+  const [cert, key] = [join(folder, 'c.crt'), join(folder, 'other.key')]
+  await writeFile(cert, makeCertificate({ names: [] }).cert)
+  await writeFile(key, makeCertificate({ names: [] }).key)
+  const file = join(folder, 'outport.yaml')
+  const upstreams = [{ id: 'quay.io', client_cert: { cert, key } }]
+  const check = async (edge: object, env: Readonly<Record<string, string>>) => {
+    await writeFile(file, JSON.stringify({ data: 'data', edge }))
+    const args = [outport, 'edge', '--config', file, '--check'] as const
+    const { stdout, stderr } = await runProgram(t, args, { env })
+    assert.doesNotMatch(stdout + stderr, /PLANTED/)
+    return { stdout, paths: stderr.split('\n').map((line) => line.split(': ')[0]) }
+  }
+  const wrong = await check({ upstreams }, { HTTPS_PROXY: 'socks5://me:PLANTED@proxy.example' })
+  assert.deepEqual(wrong.paths, ['edge.upstreams.quay.io.client_cert.key', 'HTTPS_PROXY', ''])
+  const right = await check({}, { HTTPS_PROXY: 'http://me:PLANTED@proxy.example', NO_PROXY: 'a.b' })
+  assert.match(right.stdout, /proxy: \(set\)\n +no_proxy:\n +- a\.b/)
 })

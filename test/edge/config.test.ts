@@ -9,6 +9,12 @@ function load(edge: unknown) {
     .edge
 }
 
+function outboundOf(outbound: unknown, env: Readonly<Record<string, string>>) {
+  const sources = { sections: [edgeSection], env, flags: { edge: { outbound } } } as const
+  const { proxy, no_proxy } = loadConfig(sources).edge.outbound
+  return { proxy, no_proxy }
+}
+
 function problemsOf(edge: unknown): readonly string[] {
   try {
     load(edge)
@@ -122,6 +128,34 @@ describe('upstreams', () => {
   })
 })
 
+test('a listener of clients who bring their own log-ins is for one upstream, over TLS, and that upstream is nowhere else', () => {
+  const ghcr = { id: 'ghcr.io', access: 'passthrough' }
+  const tls = { cert: '/run/cert', key: '/run/key' }
+  const own = { name: 'own', port: 0, default: 'ghcr.io', passthrough: 'ghcr.io', tls }
+  assert.equal(load({ upstreams: [ghcr], listeners: [own] }).listeners[0]?.passthrough, 'ghcr.io')
+  const cases: readonly (readonly [object, object, RegExp])[] = [
+    [ghcr, { ...own, passthrough: undefined }, /^edge\.listeners\.0\.passthrough: must be 'ghcr/],
+    [{ id: 'ghcr.io' }, own, /^edge\.listeners\.0\.passthrough: no upstream 'ghcr\.io' has/],
+    [ghcr, { ...own, default: 'quay.io' }, /^edge\.listeners\.0\.default: must be 'ghcr\.io'/],
+    [ghcr, { ...own, tls: undefined }, /^edge\.listeners\.0\.tls: is required with passthrough/],
+    [ghcr, { ...own, ping: 'open' }, /^edge\.listeners\.0\.ping: must be 'challenge'/],
+    [
+      { ...ghcr, credentials: { username: 'me', password: 'secret' } },
+      own,
+      /^edge\.upstreams\.0\.credentials: are of no use/,
+    ],
+    [{ ...ghcr, url: 'http://ghcr.example.com' }, own, /^edge\.upstreams\.0\.url: would send cred/],
+    [{ ...ghcr, kind: 'outport' }, own, /^edge\.upstreams\.0\.access: must be open/],
+  ]
+  for (const [upstream, listener, problem] of cases) {
+    const problems = problemsOf({ upstreams: [upstream], listeners: [listener] })
+    assert.ok(
+      problems.some((line) => problem.test(line)),
+      `${String(problem)}: ${problems.join()}`,
+    )
+  }
+})
+
 test('wrong things are refused with their path', () => {
   const listener = { name: 'one', port: 0, default: 'primary' }
   const cases: readonly (readonly [unknown, RegExp])[] = [
@@ -179,6 +213,30 @@ test('wrong things are refused with their path', () => {
       { id: 'a', credential_file: '/run/x', primary: { url: 'http://10.0.0.1' } },
       /^edge\.primary\.url: would send credentials over plain http/,
     ],
+    [
+      { upstreams: [{ ...quay, client_cert: { cert: 'c.crt' } }] },
+      /^edge\.upstreams\.0\.client_cert\.key: is required/,
+    ],
+    [
+      { upstreams: [{ ...quay, url: 'http://quay', client_cert: { cert: 'c', key: 'k' } }] },
+      /^edge\.upstreams\.0\.client_cert: is shown over https only/,
+    ],
+    [
+      { primary: { client_cert: { cert: 'c', key: 'k' } } },
+      /^edge\.primary\.client_cert: is shown over https only/,
+    ],
+    [
+      { outbound: { proxy: 'socks5://me:PLANTED@proxy.example' } },
+      /^edge\.outbound\.proxy: must be the URL of an http or https proxy/,
+    ],
+    [
+      { outbound: { proxy: 'http://me:PLANTED@proxy.example/x' } },
+      /^edge\.outbound\.proxy: must not have a path/,
+    ],
+    [
+      { outbound: { no_proxy: ['a.example', '10.0.0.0/33'] } },
+      /^edge\.outbound\.no_proxy\.1: '10\.0\.0\.0\/33' names no host/,
+    ],
     [{ primary: { url: 'https://h/v2' } }, /^edge\.primary\.url: must not have a path/],
     [{ fill: { segment: '1500KiB' } }, /^edge\.fill\.segment: must be a multiple of 1MiB/],
     [{ cache: { decision_ttl: '10m' } }, /^edge\.cache\.decision_ttl: must be at most 5m/],
@@ -218,4 +276,40 @@ test('credentials may cross plain http where somebody said so, and on this machi
   const credentials = { username: 'u', password: 'p' }
   load({ upstreams: [{ ...quay, url: 'http://10.0.0.1', insecure_http: true, credentials }] })
   load({ upstreams: [{ ...quay, url: 'http://127.0.0.1:5000', credentials }] })
+})
+
+test('upstreams are reached through the proxies of the environment where the file names none', () => {
+  const secure = 'http://me:secret@secure.example:3128'
+  assert.deepEqual(outboundOf({}, {}), { proxy: undefined, no_proxy: [] })
+  assert.deepEqual(
+    outboundOf({}, { HTTPS_PROXY: secure, http_proxy: 'clear:3128', no_proxy: ' a.example, .b ,' }),
+    { proxy: { https: secure, http: 'clear:3128' }, no_proxy: ['a.example', '.b'] },
+  )
+  assert.deepEqual(outboundOf({}, { https_proxy: secure, HTTPS_PROXY: '', HTTP_PROXY: '' }), {
+    proxy: { https: secure },
+    no_proxy: [],
+  })
+  const mine = 'https://mine.example'
+  assert.deepEqual(
+    outboundOf(
+      { proxy: mine, no_proxy: ['10.0.0.0/8'] },
+      { HTTP_PROXY: secure, NO_PROXY: 'a.example' },
+    ),
+    { proxy: { https: mine, http: mine }, no_proxy: ['10.0.0.0/8'] },
+  )
+  assert.deepEqual(
+    outboundOf({ proxy: mine }, { NO_PROXY: 'a.example', OUTPORT_EDGE__OUTBOUND__NO_PROXY: '*' }),
+    { proxy: { https: mine, http: mine }, no_proxy: ['*'] },
+  )
+})
+
+test('an upstream and the primary are shown a certificate of their own', () => {
+  const client_cert = { cert: '/run/tls.crt', key: '/run/tls.key' }
+  const [primary, ...others] = load({
+    primary: { url: 'https://registry.example.com', client_cert },
+    upstreams: [{ ...quay, client_cert: { ...client_cert, key: '/run/quay.key' } }],
+  }).upstreams
+  assert.deepEqual(primary?.client_cert, client_cert)
+  assert.equal(others.at(-1)?.client_cert?.key, '/run/quay.key')
+  assert.ok(others.slice(0, -1).every((upstream) => upstream.client_cert === undefined))
 })

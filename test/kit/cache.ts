@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { openBlobFiles, type BlobFiles } from '../../edge/cache/blob-files.ts'
-import { createCachedBlobs, type CachedBlobs } from '../../edge/cache/blobs.ts'
+import {
+  createCachedBlobs,
+  type CachedBlobs,
+  type CachedBlobsDeps,
+} from '../../edge/cache/blobs.ts'
 import type { EvictionObserver } from '../../edge/cache/evict.ts'
 import { openCacheIndex, type CacheIndex } from '../../edge/cache/cache-index.ts'
 
@@ -23,6 +27,9 @@ export interface TestCacheOptions {
   /** Bytes that it may hold. */
   readonly capacity?: (heldBytes: number) => Promise<number>
   readonly eviction?: EvictionObserver
+  readonly shares?: CachedBlobsDeps['shares']
+  readonly hasher?: CachedBlobsDeps['hasher']
+  readonly onRotten?: CachedBlobsDeps['onRotten']
   readonly now?: () => number
 }
 

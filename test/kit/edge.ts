@@ -17,6 +17,8 @@ import {
 export interface TestEdgeOptions {
   /** Merged into the configuration's `edge` part. */
   readonly edge?: Readonly<Record<string, unknown>>
+  /** Besides the usual two. */
+  readonly listeners?: readonly Readonly<Record<string, unknown>>[]
   /** A folder that an earlier edge left; a new one without. */
   readonly data?: string
 }
@@ -28,6 +30,8 @@ export interface TestEdge {
   /** The open listener, whose default is docker.io. */
   readonly mirror: URL
   readonly metricsUrl: URL
+  /** Of a listener that the options name. */
+  listener(name: string): URL
   readonly data: string
   readonly log: readonly LogLine[]
   /** A client of the challenging listener that ends with the edge; anonymous without credentials. */
@@ -49,7 +53,7 @@ export async function startTestEdge(
 ): Promise<TestEdge> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'outport-edge-')))
   const { log, lines } = createRecordingLog()
-  const running = await startEdge(configOf(data, options.edge ?? {}), {
+  const running = await startEdge(configOf(data, options), {
     log,
     processMetrics: false,
   })
@@ -74,11 +78,13 @@ export async function startTestEdge(
   })
   const url = urlOf(running, 'edge')
   const mirror = urlOf(running, 'mirror')
+  const listener = (name: string) => urlOf(running, name)
   const metricsUrl = new URL(running.metrics)
   return {
     url,
     mirror,
     metricsUrl,
+    listener,
     data,
     log: lines,
     client: (credentials, scheme) =>
@@ -95,7 +101,10 @@ function urlOf({ urls }: Running, name: string): URL {
   return new URL(url)
 }
 
-function configOf(data: string, edge: Readonly<Record<string, unknown>>): EdgeConfig {
+function configOf(
+  data: string,
+  { edge = {}, listeners = [] }: Pick<TestEdgeOptions, 'edge' | 'listeners'>,
+): EdgeConfig {
   return loadConfig({
     sections: [edgeSection],
     env: {},
@@ -106,6 +115,7 @@ function configOf(data: string, edge: Readonly<Record<string, unknown>>): EdgeCo
         listeners: [
           { name: 'edge', port: 0, default: 'primary', ping: 'challenge' },
           { name: 'mirror', port: 0, default: 'docker.io', ping: 'open' },
+          ...listeners,
         ],
         ...edge,
       },

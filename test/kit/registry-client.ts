@@ -1,4 +1,5 @@
 import { Agent, request as sendRequest, type IncomingHttpHeaders } from 'node:http'
+import { Agent as TlsAgent, request as sendTlsRequest } from 'node:https'
 import type { Readable } from 'node:stream'
 
 /** An answer, read whole. */
@@ -38,12 +39,17 @@ export interface ClientOptions {
   readonly credentials?: Credentials | undefined
   /** How credentials are sent: as they are, or by a token from the challenge's realm. */
   readonly scheme?: 'basic' | 'bearer' | 'none'
+  /** PEM of the CA of an https URL. */
+  readonly ca?: string
 }
 
 /** Makes a client; the caller closes it. */
 export function createRegistryClient(options: ClientOptions): RegistryClient {
   const baseUrl = new URL(options.baseUrl)
-  const agent = new Agent({ keepAlive: true })
+  const agent =
+    baseUrl.protocol === 'https:'
+      ? new TlsAgent({ keepAlive: true, ca: options.ca })
+      : new Agent({ keepAlive: true })
   const tokens = new Map<string, string>()
   const { credentials, scheme = credentials === undefined ? 'none' : 'basic' } = options
   const basic = credentials && `Basic ${base64(`${credentials.username}:${credentials.password}`)}`
@@ -115,7 +121,7 @@ function exchange(
 ): Promise<Answer> {
   const { headers = {}, body, chunked = false, query } = request
   return new Promise((resolve, reject) => {
-    const outgoing = sendRequest({
+    const outgoing = (baseUrl.protocol === 'https:' ? sendTlsRequest : sendRequest)({
       host: baseUrl.hostname,
       port: baseUrl.port,
       method,

@@ -33,6 +33,8 @@ export interface UpstreamAuth {
   readonly users?: Readonly<Record<string, string>>
   /** Repositories that need a user; the others only need the (anonymous) token. */
   readonly privateRepositories?: readonly string[]
+  /** Who may read what, instead of that; undefined is a caller without a name. */
+  readonly mayRead?: (user: string | undefined, repository: string) => boolean
   /** The realm of the challenge; its own `/token` without. */
   readonly realm?: string
   /** Seconds; 300 without. Left out of the answer when 0. */
@@ -69,6 +71,8 @@ export interface Fault {
   readonly ignoreRange?: boolean
   /** Replaces the `Docker-Content-Digest`; '' leaves it out. */
   readonly contentDigest?: string
+  /** Answers 200 with this page, as a portal does that wants a log-in first. */
+  readonly page?: string
 }
 
 /** Which requests; what is absent matches all. */
@@ -127,6 +131,8 @@ export interface Upstream {
   responsesPerSegment(digest: string, segmentBytes: number): number[]
   /** Requests that ask for tokens. */
   tokenRequests(): readonly SeenRequest[]
+  /** Takes no token any more that it has given out. */
+  revokeTokens(): void
   forgetRequests(): void
   /** Connections open now. */
   connections(): number
@@ -236,6 +242,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       return sendEmpty(reply, 307, { ...fault.headers, location })
     }
     if (fault.status !== undefined) return sendError(reply, fault.status, 'UNKNOWN', fault.headers)
+    if (fault.page !== undefined)
+      return sendBody(reply, Buffer.from(fault.page), 'text/html; charset=utf-8', {})
     if (rawUrl.split('?')[0] === '/token') return sendToken(reply)
     const refusal = challengeFor(request, path)
     if (refusal !== undefined) {
@@ -265,11 +273,12 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       return sendBlobBytes(reply, path.text, bytes, fault)
     }
     if (path.kind === 'manifest') return sendManifest(reply, repository, path.text, fault)
-    if (path.kind === 'tags') return sendTags(reply, path.repository, repository, query)
+    if (path.kind === 'tags') return sendTags(reply, path.repository, repository, { query, fault })
     if (path.kind === 'referrers')
       return sendReferrers(reply, repository, {
         subject: path.text,
         query,
+        fault,
         perPage: options.referrersPerPage ?? Infinity,
       })
     return sendError(reply, 405, 'UNSUPPORTED')
@@ -297,7 +306,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     if (auth.scheme === 'basic') {
       const user = userOf(auth, credential)
       const known = kind.toLowerCase() === 'basic' && user !== undefined
-      return known ? undefined : 'Basic realm="upstream"'
+      const may = repository === undefined || (auth.mayRead?.(user, repository) ?? true)
+      return known && may ? undefined : 'Basic realm="upstream"'
     }
     const token = kind.toLowerCase() === 'bearer' ? tokens.get(credential) : undefined
     const realm = auth.realm ?? `${url.href}token`
@@ -307,7 +317,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     if (repository === undefined) return undefined
     const granted = token.scopes.split(' ').includes(`repository:${repository}:pull`)
     const isPrivate = auth.privateRepositories?.includes(repository) === true
-    if (granted && (!isPrivate || token.user !== undefined)) return undefined
+    const may = auth.mayRead?.(token.user, repository) ?? (!isPrivate || token.user !== undefined)
+    if (granted && may) return undefined
     return `${challenge},error="insufficient_scope"`
   }
 
@@ -446,6 +457,7 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       return Array.from(counts, (count) => count ?? 0)
     },
     tokenRequests: () => requests.filter((request) => request.url.split('?')[0] === '/token'),
+    revokeTokens: () => tokens.clear(),
     forgetRequests() {
       requests.length = 0
     },
@@ -515,7 +527,12 @@ function sendManifest(reply: Reply, repository: Repository, text: string, fault:
   })
 }
 
-function sendTags(reply: Reply, name: string, repository: Repository, query: URLSearchParams) {
+function sendTags(
+  reply: Reply,
+  name: string,
+  repository: Repository,
+  { query, fault }: { readonly query: URLSearchParams; readonly fault: Fault },
+) {
   const last = query.get('last') ?? ''
   const all = [...repository.tags.keys()].sort().filter((tag) => tag > last)
   const n = Number(query.get('n') ?? all.length)
@@ -526,7 +543,7 @@ function sendTags(reply: Reply, name: string, repository: Repository, query: URL
       ? { link: `</v2/${name}/tags/list?n=${n}&last=${next}>; rel="next"` }
       : {}
   const body = Buffer.from(JSON.stringify({ name, tags }))
-  return sendBody(reply, body, 'application/json', {}, link)
+  return sendBody(reply, body, 'application/json', fault, link)
 }
 
 function sendReferrers(
@@ -535,8 +552,14 @@ function sendReferrers(
   {
     subject,
     query,
+    fault,
     perPage,
-  }: { readonly subject: string; readonly query: URLSearchParams; readonly perPage: number },
+  }: {
+    readonly subject: string
+    readonly query: URLSearchParams
+    readonly fault: Fault
+    readonly perPage: number
+  },
 ) {
   const wantedType = query.get('artifactType')
   const all = [...repository.manifests].flatMap(([digest, { bytes, mediaType }]) => {
@@ -560,7 +583,7 @@ function sendReferrers(
     mediaType: 'application/vnd.oci.image.index.v1+json',
     manifests,
   }
-  return sendBody(reply, Buffer.from(JSON.stringify(index)), index.mediaType, {}, link)
+  return sendBody(reply, Buffer.from(JSON.stringify(index)), index.mediaType, fault, link)
 }
 
 function sendBody(
@@ -574,13 +597,17 @@ function sendBody(
   seen.status = 200
   response.writeHead(200, {
     'content-type': mediaType,
-    'content-length': body.length + (fault.lengthOff ?? 0),
+    ...(fault.chunked === true ? {} : { 'content-length': body.length + (fault.lengthOff ?? 0) }),
     ...(fault.gzip === true ? { 'content-encoding': 'gzip' } : {}),
     ...headers,
     ...fault.headers,
   })
   seen.headersAt = performance.now()
   if (request.method === 'HEAD') return void response.end()
+  if (fault.stallAt !== undefined) {
+    seen.bytes = fault.stallAt
+    return void response.write(body.subarray(0, fault.stallAt))
+  }
   const cut = fault.cutAt ?? fault.cutAfter
   seen.bytes = Math.min(cut ?? body.length, body.length)
   if (cut === undefined && (fault.lengthOff ?? 0) === 0) return void response.end(body)

@@ -28,6 +28,7 @@ const registries = createRegistries([
 ])
 const [primary, hub] = registries.entries
 assert.ok(primary && hub)
+const path = { kind: 'tags', repository } as const
 const from = { address: '127.0.0.1', requestId: 'r' }
 const realm = { url: 'http://edge.test/service/token', service: 'edge:one' }
 
@@ -78,11 +79,11 @@ const refusedWith = (challenge: RegExp) => (error: unknown) =>
 
 test('a challenging listener asks nobody for what is open, and everybody for the rest', async () => {
   const access = challenging()
-  await access.pull({ authorization: undefined, ...from }, { entry: hub, repository })
+  await access.pull({ authorization: undefined, ...from }, { entry: hub, repository, path })
   const challenge =
     /^Bearer realm="http:\/\/edge\.test\/service\/token",service="edge:one",scope="repository:team\/app:pull"$/
   await assert.rejects(
-    access.pull({ authorization: undefined, ...from }, { entry: primary, repository }),
+    access.pull({ authorization: undefined, ...from }, { entry: primary, repository, path }),
     refusedWith(challenge),
   )
   await assert.rejects(
@@ -95,9 +96,9 @@ test('a token opens the repositories that it names, and no other', async () => {
   const access = challenging()
   const authorization = `Bearer ${await tokenFor(['team/app'])}`
   await access.ping({ authorization, ...from })
-  await access.pull({ authorization, ...from }, { entry: primary, repository })
+  await access.pull({ authorization, ...from }, { entry: primary, repository, path })
   await assert.rejects(
-    access.pull({ authorization, ...from }, { entry: primary, repository: other }),
+    access.pull({ authorization, ...from }, { entry: primary, repository: other, path }),
     refusedWith(/error="insufficient_scope"/),
   )
 })
@@ -107,13 +108,13 @@ test('a token for the primary or for another edge is an invalid token here', asy
   for (const foreign of ['outport', 'edge:two']) {
     const authorization = `Bearer ${await tokenFor(['team/app'], foreign)}`
     await assert.rejects(
-      access.pull({ authorization, ...from }, { entry: primary, repository }),
+      access.pull({ authorization, ...from }, { entry: primary, repository, path }),
       refusedWith(/error="invalid_token"/),
     )
   }
   for (const authorization of ['Bearer x', 'Bearer ', 'Negotiate abc', '']) {
     await assert.rejects(
-      access.pull({ authorization, ...from }, { entry: primary, repository }),
+      access.pull({ authorization, ...from }, { entry: primary, repository, path }),
       refusedWith(/error="invalid_token"/),
     )
   }
@@ -124,17 +125,17 @@ test('a password is relayed once, then remembered for its repository only', asyn
   const access = challenging(deps)
   const authorization = `Basic ${btoa('alice:right')}`
   for (let times = 0; times < 3; times++)
-    await access.pull({ authorization, ...from }, { entry: primary, repository })
+    await access.pull({ authorization, ...from }, { entry: primary, repository, path })
   assert.equal(deps.logins.length, 1)
   await assert.rejects(
-    access.pull({ authorization, ...from }, { entry: primary, repository: other }),
+    access.pull({ authorization, ...from }, { entry: primary, repository: other, path }),
     refusedWith(/insufficient_scope/),
   )
   assert.equal(deps.logins.length, 2)
   await assert.rejects(
     access.pull(
       { authorization: `Basic ${btoa('alice:wrong')}`, ...from },
-      { entry: primary, repository },
+      { entry: primary, repository, path },
     ),
     { code: 'UNAUTHORIZED' },
   )
@@ -154,15 +155,15 @@ test('an open listener serves what is public, hides the rest, and does not read 
   const deps = createDeps(['team/app'])
   const access = createOpenAccess(deps)
   await access.ping({ authorization: undefined, ...from })
-  await access.pull({ authorization: undefined, ...from }, { entry: hub, repository: other })
+  await access.pull({ authorization: undefined, ...from }, { entry: hub, repository: other, path })
   await access.pull(
     { authorization: `Basic ${btoa('alice:right')}`, ...from },
-    { entry: primary, repository },
+    { entry: primary, repository, path },
   )
   await assert.rejects(
     access.pull(
       { authorization: `Basic ${btoa('alice:right')}`, ...from },
-      { entry: primary, repository: other },
+      { entry: primary, repository: other, path },
     ),
     { code: 'NAME_UNKNOWN', status: 404 },
   )

@@ -237,3 +237,20 @@ test('a rotten blob is fetched again for the next client, however it was found',
   })
   assert.equal(await third.metric('outport_edge_rotten_total', { found: 'read' }), 1)
 })
+
+test('what the medium does not give any more is as if it were not there', async (t) => {
+  const failed: unknown[] = []
+  const cache = await openTestCache(await tempFolder(t), {
+    onDiskFailed: (error) => failed.push(error),
+    wrapFiles: (files) => ({
+      ...files,
+      readAll: () => Promise.reject(Object.assign(new Error('read'), { code: 'EIO' })),
+    }),
+  })
+  t.after(() => cache.close())
+  const small = Buffer.from('small')
+  await cache.blobs.put(digestOf(small), small)
+  assert.equal(await cache.blobs.readAll(digestOf(small)), undefined)
+  assert.equal(cache.blobs.size(digestOf(small)), undefined)
+  assert.equal(failed.length, 1)
+})

@@ -37,6 +37,7 @@ function manifestsOf(
     rules: () => ({
       ttlMs: tagTtlMs,
       waitMs: 1000,
+      mayRefresh: true,
       maxStaleMs: Infinity,
       negativeTtlMs: 0,
       rateBudget: 0,

@@ -23,7 +23,7 @@ function createStand(rules: Partial<TagRules> = {}) {
   const stale: StaleReason[] = []
   const asked: PromiseWithResolvers<Digest | undefined>[] = []
   const tags = createTags({
-    rules: () => ({ ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
+    rules: () => ({ mayRefresh: true, ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
     find: () => state.entry,
     async ask() {
       const answer = Promise.withResolvers<Digest | undefined>()
