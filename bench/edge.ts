@@ -27,6 +27,8 @@ export interface BenchEdgeOptions {
   readonly upstream: URL
   /** More of that upstream's entry. */
   readonly entry?: Readonly<Record<string, unknown>>
+  /** Of `edge.cache`. */
+  readonly cache?: Readonly<Record<string, unknown>>
 }
 
 const launcher = fileURLToPath(new URL('../deploy/launch.mjs', import.meta.url))
@@ -38,6 +40,7 @@ export async function prepareEdge({
   folder,
   upstream,
   entry,
+  cache = {},
 }: BenchEdgeOptions): Promise<BenchEdge> {
   const [port, metricsPort] = [await freePort(), await freePort()]
   const [config, data] = [join(folder, 'outport.yaml'), join(folder, 'data')]
@@ -46,6 +49,7 @@ export async function prepareEdge({
     upstreams: [{ id: 'origin', url: upstream.origin, ...entry }],
     listeners: [{ name: 'edge', port, default: 'origin', ping: 'open' }],
     metrics: { port: metricsPort },
+    cache,
   }
   await mkdir(folder, { recursive: true })
   // JSON is YAML too.

@@ -80,7 +80,12 @@ export const bench: Bench = {
     const seed = chooseSeed()
     context.say(`OUTPORT_SEED=${seed} has the same corruptions again`)
     const upstream = await startUpstream()
-    const edge = await prepareEdge({ folder: join(context.folder, 'edge'), upstream: upstream.url })
+    const edge = await prepareEdge({
+      folder: join(context.folder, 'edge'),
+      upstream: upstream.url,
+      // Every read is proved. By its default a file that rots without a trace is found when its proof is a day old.
+      cache: { proof_ttl: '0s' },
+    })
     try {
       await edge.start()
       const outcomes = await spoilAll(context, { upstream, edge }, planOf(seed))
@@ -318,7 +323,7 @@ function judge(outcomes: readonly Outcome[]): Figure[] {
         measure: 'whole wrong bodies',
         value: sum(({ wrong }) => wrong),
         ...none,
-        notes: `${of.length} times; ${sum(({ refused }) => refused)} answers refused or cut`,
+        notes: `${of.length} times; ${sum(({ refused }) => refused)} answers refused or cut${kind === 'fileRotten' ? '; cache.proof_ttl 0s' : ''}`,
       },
       {
         case: name,

@@ -25,6 +25,16 @@ export function keepCompiled(data: string): void {
   }
 }
 
+/** As `keepCompiled`, for a data folder that is ours for sure. */
+export function keepCompiledIn(data: string): void {
+  try {
+    mkdirSync(compileCacheOf(data), { recursive: true, mode: 0o700 })
+    enableCompileCache(compileCacheOf(data))
+  } catch {
+    // As above.
+  }
+}
+
 /** Writes what was compiled, a moment after a start: Node itself does this at a graceful end only. */
 export function writeCompiledSoon(): void {
   setTimeout(() => flushCompileCache(), 1000).unref()

@@ -1,6 +1,7 @@
 import { createLogger } from '../shared/observability/log.ts'
 import { check } from './check.ts'
 import type { ConfigFlags } from './commands/config-options.ts'
+import { keepCompiledIn, writeCompiledSoon } from './compile-cache.ts'
 import { openDataFolder } from './data-folder.ts'
 import { withAdminPassword } from './first-secrets.ts'
 import { loadOutportConfig, startProgram, type ProgramName } from './programs.ts'
@@ -27,6 +28,7 @@ export async function runAlone(
   stopWithNpm(stop, process.env)
   const written = loadOutportConfig({ config: file, flags: { data } })
   await openDataFolder(written.data)
+  keepCompiledIn(written.data)
   const { config, passwordFile } =
     name === 'primary'
       ? await withAdminPassword(written)
@@ -39,6 +41,7 @@ export async function runAlone(
     log,
     stop,
     onReady: () => {
+      writeCompiledSoon()
       if (passwordFile === undefined) return
       log.info({ file: passwordFile }, 'the first password of admin is in this file')
     },

@@ -254,6 +254,11 @@ const edgeSchema = group({
           'What an upstream, or one project of the primary, may take of the cache at most; what goes for its sake is its own.',
       },
     ),
+    proof_ttl: duration({
+      default: '24h',
+      description:
+        'How long a file on the disk counts as what its digest says. After that it is hashed beside its next reader, who gets its last 64 KiB when it is proved; `0s` each time it is read.',
+    }),
     scrub: rate({
       default: '4MiB',
       description:

@@ -85,6 +85,7 @@ export async function startEdge(
           'a held file was not what its digest says: it is fetched again',
         )
       },
+      proofMs: edge.cache.proof_ttl,
       scrub: { bytesPerSecond: edge.cache.scrub, onRead: integrity.scrubbed },
       onDamaged: (err) =>
         log.warn({ err }, 'the index of the cache is damaged: it is made again from the disk'),

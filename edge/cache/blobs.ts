@@ -75,6 +75,8 @@ export interface CachedBlobsDeps {
   readonly hasher?: Hasher | undefined
   /** Told of a file that is not what its digest says; it is gone by then. */
   readonly onRotten?: ((digest: Digest, found: RottenFound) => void) | undefined
+  /** Milliseconds for which a file counts as proved; without, until it is changed. */
+  readonly proofMs?: number | undefined
   readonly now?: (() => number) | undefined
 }
 
@@ -103,6 +105,7 @@ export async function createCachedBlobs({
   shares,
   hasher = createHasher({ workerFromBytes: Infinity }),
   onRotten,
+  proofMs = Infinity,
   now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
   if (!index.complete) await rebuildIndex(files, index)
@@ -136,7 +139,7 @@ export async function createCachedBlobs({
     const changedAt = await files.changedAt(digest)
     await index.putStored(digest, {
       size,
-      ...(changedAt !== undefined && { changedAt }),
+      ...(changedAt !== undefined && { changedAt, provedAt: now() }),
       ...(owner !== undefined && { owner }),
     })
     total.bytes += size - (before?.size ?? 0)
@@ -210,10 +213,11 @@ export async function createCachedBlobs({
       return undefined
     }
   }
-  const noteProved = (digest: Digest, { size, changedAt }: CheckedFile) =>
+  const noteProved = (digest: Digest, { size, changedAt }: Omit<CheckedFile, 'isRight'>) =>
     inTurn(digest, async () => {
       const entry = index.stored(digest)
-      if (entry?.size === size) await index.putStored(digest, { ...entry, changedAt })
+      if (entry?.size === size)
+        await index.putStored(digest, { ...entry, changedAt, provedAt: now() })
     })
   const proofs = createProofs({
     hasher,
@@ -221,6 +225,8 @@ export async function createCachedBlobs({
     reopen: (digest) => opened.open(files.pathOf(digest)),
     onChecked: (digest, found) =>
       found.isRight ? noteProved(digest, found) : dropRotten(digest, found.changedAt, 'read'),
+    proofMs,
+    now,
   })
   const evictor = await createEvictor({
     held,
@@ -287,7 +293,9 @@ export async function createCachedBlobs({
       const reader = await opened.open(files.pathOf(digest))
       if (reader === undefined) return dropIfBroken(digest)
       try {
-        if (await isContentOf(digest, reader, { hasher, pause })) return
+        const { size } = reader
+        if (await isContentOf(digest, reader, { hasher, pause }))
+          return await noteProved(digest, { size, changedAt: changedAt ?? 0 })
       } catch (error) {
         if (!isReadError(error)) throw error
       } finally {

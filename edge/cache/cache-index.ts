@@ -31,6 +31,8 @@ export interface StoredEntry {
   readonly size: number
   /** When the file had last been changed as it was proved, in epoch ms; undefined: to be proved when it is read. */
   readonly changedAt?: number
+  /** When its bytes were last proved, in epoch ms: as they came, or by reading them again. */
+  readonly provedAt?: number
   /** Whose share of the cache it counts in: of whoever brought it. */
   readonly owner?: string
 }
@@ -129,6 +131,22 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     const range = { gt: key, lt: behindAll(key) }
     for await (const [found, value] of level.iterator(range)) yield [found.slice(key.length), value]
   }
+  /** Many at a time: a promise for each record would be most of a start's work. */
+  const readAll = async (
+    range: { readonly gt: string; readonly lt: string },
+    take: (key: string, value: unknown) => void,
+  ): Promise<void> => {
+    const iterator = level.iterator(range)
+    try {
+      for (;;) {
+        const records = await iterator.nextv(1000)
+        if (records.length === 0) return
+        for (const [key, value] of records) take(key, value)
+      }
+    } finally {
+      await iterator.close()
+    }
+  }
   return {
     complete,
     markComplete: () => level.put(keys.complete, true, { sync: true }),
@@ -201,14 +219,15 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
     },
     async listHeld() {
       const uses = new Map<string, UseRecord>()
-      for await (const [key, record] of level.iterator({ gt: 'u!', lt: 'u"' }))
-        uses.set(key.slice('u!'.length), record as UseRecord)
+      await readAll({ gt: 'u!', lt: 'u"' }, (key, record) =>
+        uses.set(key.slice('u!'.length), record as UseRecord),
+      )
       const held: HeldBlob[] = []
-      for await (const [key, entry] of level.iterator({ gt: 'b!', lt: 'b"' })) {
+      await readAll({ gt: 'b!', lt: 'b"' }, (key, entry) => {
         const digest = key.slice('b!'.length) as Digest
         const { size, owner } = entry as StoredEntry
         held.push({ digest, bytes: size, record: uses.get(digest), owner })
-      }
+      })
       return held
     },
     async putUses(records) {

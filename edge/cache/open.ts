@@ -32,6 +32,7 @@ export interface CacheOptions {
   readonly eviction?: EvictionObserver
   readonly shares?: readonly Share[]
   readonly hasher?: Hasher
+  readonly proofMs?: number
   /** Told of a file that is not what its digest says; it is gone by then. */
   readonly onRotten?: CachedBlobsDeps['onRotten']
   /** All that is held is read again and again, at so many bytes a second; not at all without, or with 0. */

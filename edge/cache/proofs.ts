@@ -1,4 +1,3 @@
-import { LRUCache } from 'lru-cache'
 import type { FileReader } from '../../shared/files/open-files.ts'
 import { algorithmOf, type Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
@@ -7,8 +6,8 @@ import type { Hasher } from '../../shared/stream/hasher.ts'
 import type { StoredEntry } from './cache-index.ts'
 
 /**
- * Whether held files are still what was proved of them. Nobody re-hashes a file whose size and time of change are
- * those of when it was proved; any other is hashed beside its first reader, who does not get its end before.
+ * Whether held files are still what was proved of them. Nobody re-hashes a file that was proved not long ago and whose size
+ * and time of change are as they were then; any other is hashed beside its first reader, who does not get its end before.
  */
 export interface Proofs {
   /**
@@ -26,6 +25,9 @@ export interface ProofsDeps {
   readonly reopen: (digest: Digest) => Promise<FileReader | undefined>
   /** Told what was found of a file that had not been proved as it is. */
   readonly onChecked: (digest: Digest, found: CheckedFile) => Promise<void>
+  /** Milliseconds for which a proof counts: a medium forgets without a word. */
+  readonly proofMs: number
+  readonly now: () => number
 }
 
 export interface CheckedFile {
@@ -34,14 +36,17 @@ export interface CheckedFile {
   readonly changedAt: number
 }
 
-/** How long a look at a file's time of change counts, and how many are remembered. */
-const lookMs = 1000
-const looks = 10_000
 /** What a reader of a doubted file does not get before it is proved. */
 const withheldBytes = 64 * 1024
 
-export function createProofs({ hasher, changedAt, reopen, onChecked }: ProofsDeps): Proofs {
-  const lookedAt = new LRUCache<Digest, true>({ max: looks, ttl: lookMs })
+export function createProofs({
+  hasher,
+  changedAt,
+  reopen,
+  onChecked,
+  proofMs,
+  now,
+}: ProofsDeps): Proofs {
   const checking = new Map<Digest, Promise<boolean>>()
 
   const check = async (digest: Digest, changed: number): Promise<boolean> => {
@@ -67,12 +72,9 @@ export function createProofs({ hasher, changedAt, reopen, onChecked }: ProofsDep
 
   return {
     async guard(digest, entry, reader) {
-      if (lookedAt.has(digest)) return reader
       const changed = await changedAt(digest)
-      if (changed !== undefined && changed === entry.changedAt) {
-        lookedAt.set(digest, true)
-        return reader
-      }
+      const isAsProved = changed !== undefined && changed === entry.changedAt
+      if (isAsProved && now() - (entry.provedAt ?? 0) < proofMs) return reader
       return withholding(reader, checkOnce(digest, changed ?? 0))
     },
   }

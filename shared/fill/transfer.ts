@@ -29,7 +29,8 @@ export async function openTransfer(source: BlobSource, request: TransferRequest)
   const controller = new AbortController()
   const signal = AbortSignal.any([request.signal, controller.signal])
   const deadline = setTimeout(() => {
-    controller.abort(new SourceError('unavailable', `${source.name} sends no headers`))
+    const message = `${source.name} sends no headers`
+    controller.abort(new SourceError('unavailable', message, { isAway: true }))
   }, request.headersTimeoutMs)
   try {
     const opening = source.open({ offset: request.offset, end: request.end, signal })

@@ -85,7 +85,11 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     api: createGate({ name: entry.id, now }),
     blobs: createGate({ name: `${entry.id} for blobs`, now }),
   }
-  const through = <T>(gate: Gate, work: () => Promise<T>): Promise<T> => observed(gate.pass(work))
+  const through = <T>(
+    gate: Gate,
+    work: () => Promise<T>,
+    discard?: (result: T) => void,
+  ): Promise<T> => observed(gate.pass(work, discard))
 
   /** Tells the observer of what goes wrong. */
   async function observed<T>(work: Promise<T>): Promise<T> {
@@ -141,7 +145,11 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
       name: entry.id,
       async open(request) {
         const blob = { dispatcher, authenticator, onBytes }
-        const opened = await through(gates.blobs, () => openBlobAt(target, request, blob))
+        const opened = await through(
+          gates.blobs,
+          () => openBlobAt(target, request, blob),
+          (late) => late.cancel(),
+        )
         return { ...opened, read: (into) => observed(opened.read(into)) }
       },
     }

@@ -8,9 +8,10 @@ import { SourceError } from '../stream/blob-source.ts'
 export interface Gate {
   /**
    * Does the work, unless the far side is known to be away or wants to be left alone.
-   * @throws SourceError `unavailable` or `busy` with the time to wait, without doing it; what the work throws
+   * @param discard gets what the work brings after all when its caller was turned away meanwhile
+   * @throws SourceError `unavailable` or `busy` with the time to wait; what the work throws
    */
-  pass<T>(work: () => Promise<T>): Promise<T>
+  pass<T>(work: () => Promise<T>, discard?: (result: T) => void): Promise<T>
   readonly isOpen: boolean
 }
 
@@ -23,8 +24,11 @@ export interface GateOptions {
   readonly random?: () => number
 }
 
-/** One after the other, of requests to anything. */
+/** One after the other, of requests to anything; and what each counts that kept its client waiting. */
 const failuresToOpen = 5
+const slowFailure = { ms: 1000, counts: 3 }
+/** A client whose request is the probe is not kept for longer; the probe goes on without it. */
+const probeWaitMs = 30
 /** Doubled by each probe that fails, and shortened by up to half at random. */
 const firstWaitMs = 1000
 const longestWaitMs = 10_000
@@ -40,6 +44,8 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
   let openUntil: number | undefined
   let isProbing = false
 
+  const away = (retryAfterMs: number): SourceError =>
+    new SourceError('unavailable', `${name} does not answer`, { retryAfterMs, isAway: true })
   const turnedAway = (): SourceError | undefined => {
     const pauseMs = pausedUntil - now()
     if (pauseMs > 0)
@@ -47,8 +53,7 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
     if (openUntil === undefined) return undefined
     const openMs = openUntil - now()
     if (openMs <= 0 && !isProbing) return undefined
-    const retryAfterMs = Math.max(openMs, firstWaitMs)
-    return new SourceError('unavailable', `${name} does not answer`, { retryAfterMs, isAway: true })
+    return away(Math.max(openMs, firstWaitMs))
   }
   const open = (): void => {
     openUntil = now() + waitMs * (1 - random() / 2)
@@ -59,34 +64,64 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
     waitMs = firstWaitMs
     openUntil = undefined
   }
-  const failed = (error: SourceError, isProbe: boolean): void => {
+  const failed = (
+    error: SourceError,
+    { isProbe, ms }: { readonly isProbe: boolean; readonly ms: number },
+  ): void => {
     if (error.code === 'busy' && error.retryAfterMs !== undefined)
       pausedUntil = now() + Math.min(error.retryAfterMs, longestPauseMs)
     if (!error.isAway) return close()
     // What was sent before it opened says nothing new.
-    if (isProbe || (openUntil === undefined && ++failures >= failuresToOpen)) open()
+    if (isProbe) return open()
+    failures += ms >= slowFailure.ms ? slowFailure.counts : 1
+    if (openUntil === undefined && failures >= failuresToOpen) open()
+  }
+
+  /** Does the work, and learns from it. */
+  const watched = async <T>(work: () => Promise<T>, isProbe: boolean): Promise<T> => {
+    const startedAt = now()
+    try {
+      const result = await work()
+      close()
+      return result
+    } catch (error) {
+      // A client that went away says nothing of the upstream: the next request is the probe.
+      if (error instanceof SourceError) failed(error, { isProbe, ms: now() - startedAt })
+      throw error
+    }
+  }
+  const probe = async <T>(
+    work: () => Promise<T>,
+    discard: ((result: T) => void) | undefined,
+  ): Promise<T> => {
+    isProbing = true
+    const probing = watched(work, true).finally(() => {
+      isProbing = false
+    })
+    const wait = Promise.withResolvers<typeof late>()
+    const timer = setTimeout(() => wait.resolve(late), probeWaitMs)
+    try {
+      const result = await Promise.race([probing, wait.promise])
+      if (result !== late) return result
+    } finally {
+      clearTimeout(timer)
+    }
+    probing.then(discard, ignore)
+    throw away(firstWaitMs)
   }
 
   return {
-    async pass(work) {
+    pass(work, discard) {
       const refusal = turnedAway()
-      if (refusal !== undefined) throw refusal
-      const isProbe = openUntil !== undefined
-      if (isProbe) isProbing = true
-      try {
-        const result = await work()
-        close()
-        return result
-      } catch (error) {
-        // A client that went away says nothing of the upstream: the next request is the probe.
-        if (error instanceof SourceError) failed(error, isProbe)
-        throw error
-      } finally {
-        if (isProbe) isProbing = false
-      }
+      if (refusal !== undefined) return Promise.reject(refusal)
+      return openUntil === undefined ? watched(work, false) : probe(work, discard)
     },
     get isOpen() {
       return openUntil !== undefined
     },
   }
 }
+
+const late = Symbol('late')
+
+function ignore(): void {}

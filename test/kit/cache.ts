@@ -28,6 +28,7 @@ export interface TestCacheOptions {
   readonly capacity?: (heldBytes: number) => Promise<number>
   readonly eviction?: EvictionObserver
   readonly shares?: CachedBlobsDeps['shares']
+  readonly proofMs?: number
   readonly hasher?: CachedBlobsDeps['hasher']
   readonly onRotten?: CachedBlobsDeps['onRotten']
   readonly now?: () => number

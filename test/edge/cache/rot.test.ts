@@ -6,7 +6,7 @@ import { startScrub } from '../../../edge/cache/scrub.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../../shared/stream/blob-handle.ts'
 import { createHasher, type Hasher } from '../../../shared/stream/hasher.ts'
-import { openTestCache, type TestCache } from '../../kit/cache.ts'
+import { openTestCache, type TestCache, type TestCacheOptions } from '../../kit/cache.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startTestEdge } from '../../kit/edge.ts'
 import { bytesOf } from '../../kit/images.ts'
@@ -28,7 +28,11 @@ interface Stand {
   reopen(): Promise<Stand>
 }
 
-async function stand(t: TestContext, root: string): Promise<Stand> {
+async function stand(
+  t: TestContext,
+  root: string,
+  options: Pick<TestCacheOptions, 'proofMs' | 'now'> = {},
+): Promise<Stand> {
   const rotten: string[] = []
   const real = createHasher({ workerFromBytes: Infinity })
   let hashed = 0
@@ -40,6 +44,7 @@ async function stand(t: TestContext, root: string): Promise<Stand> {
     },
   }
   const cache = await openTestCache(root, {
+    ...options,
     hasher,
     onRotten: (which, found) => rotten.push(`${found} ${which === digest ? 'held' : which}`),
   })
@@ -56,14 +61,17 @@ async function stand(t: TestContext, root: string): Promise<Stand> {
     hashed: () => hashed,
     async reopen() {
       await close()
-      return stand(t, root)
+      return stand(t, root, options)
     },
   }
 }
 
 /** A cache that holds the content, as a fill leaves it. */
-async function standWithContent(t: TestContext): Promise<Stand> {
-  const made = await stand(t, await tempFolder(t))
+async function standWithContent(
+  t: TestContext,
+  options: Parameters<typeof stand>[2] = {},
+): Promise<Stand> {
+  const made = await stand(t, await tempFolder(t), options)
   const { sink } = await made.cache.blobs.openSink(digest)
   await sink.write(content, 0)
   await sink.commit(content.length)
@@ -71,16 +79,18 @@ async function standWithContent(t: TestContext): Promise<Stand> {
   return made
 }
 
-/** Flips a bit in the middle. @param silently as a medium does: the file says nothing of it */
+/** A time that a file system gives back as it was set. */
+const longAgo = new Date(Date.UTC(2001, 0, 1))
+
+/** Flips a bit in the middle. @param silently as a medium does: a file of `longAgo` says nothing of it */
 async function flipBit(path: string, { silently = false } = {}): Promise<void> {
-  const { atime, mtime } = await stat(path)
   const file = await open(path, 'r+')
   const byte = Buffer.alloc(1)
   await file.read(byte, 0, 1, mebibyte)
   byte[0] = (byte[0] ?? 0) ^ 1
   await file.write(byte, 0, 1, mebibyte)
   await file.close()
-  if (silently) await utimes(path, atime, mtime)
+  if (silently) await utimes(path, longAgo, longAgo)
 }
 
 /** As much as a reader gives. */
@@ -131,13 +141,37 @@ test('a file that was changed is never given whole, and is gone afterwards', asy
 
 test('a file that was touched and is right is hashed once, and not after a restart', async (t) => {
   const first = await standWithContent(t)
-  await utimes(first.path, new Date(), new Date(Date.UTC(2001, 0, 1)))
+  await utimes(first.path, longAgo, longAgo)
   const second = await first.reopen()
   assert.ok((await readOut(await openHeld(second))).bytes.equals(content))
   assert.equal(second.hashed(), 1)
   const third = await second.reopen()
   assert.ok((await readOut(await openHeld(third))).bytes.equals(content))
   assert.equal(third.hashed(), 0)
+})
+
+test('a proof counts for its time: what the medium forgot without a word is found then', async (t) => {
+  let at = 0
+  const held = await standWithContent(t, { proofMs: 1000, now: () => at })
+  await utimes(held.path, longAgo, longAgo)
+  const read = async () => (await readOut(await openHeld(held))).error
+  assert.equal(await read(), undefined)
+  at = 999
+  assert.equal(await read(), undefined)
+  assert.equal(held.hashed(), 1, 'for its time of change, and not again')
+  at = 1000
+  assert.equal(await read(), undefined)
+  assert.equal(held.hashed(), 2)
+  at = 1500
+  await held.cache.blobs.check(digest, () => Promise.resolve())
+  await flipBit(held.path, { silently: true })
+  at = 2400
+  assert.equal(await read(), undefined)
+  assert.equal(held.hashed(), 3, 'the scrub is a proof, too')
+  const again = await held.reopen()
+  at = 2500
+  assert.match(String((await readOut(await openHeld(again))).error), /not what its digest says/)
+  assert.equal(again.cache.blobs.size(digest), undefined)
 })
 
 test('a file that was cut off is as if it were not there', async (t) => {

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { SourceError } from '../../../shared/stream/blob-source.ts'
 import { createGate, type Gate } from '../../../shared/upstream/gate.ts'
-import { createTestClock } from '../../kit/clock.ts'
+import { createTestClock, waitFor } from '../../kit/clock.ts'
 
 const away = () => Promise.reject(new SourceError('unavailable', 'no answer', { isAway: true }))
 const absent = () => Promise.reject(new SourceError('absent', '404'))
@@ -61,6 +61,37 @@ test('one request at a time sees whether the upstream is back, each after a long
   assert.equal(gate.isOpen, false)
   assert.ok(await isLetThrough(gate, away), 'and the count is at its start')
   assert.equal(gate.isOpen, false)
+})
+
+test('two failures that kept their clients waiting are enough', async () => {
+  const { gate, clock } = createStand()
+  const slowly = async () => {
+    clock.advance(1000)
+    return away()
+  }
+  await isLetThrough(gate, slowly)
+  assert.equal(gate.isOpen, false)
+  await isLetThrough(gate, slowly)
+  assert.ok(gate.isOpen)
+})
+
+test('a client whose request looks whether the upstream is back does not wait for one that hangs', async () => {
+  const { gate, clock } = createStand()
+  await open(gate)
+  clock.advance(1000)
+  const answer = Promise.withResolvers<string>()
+  const discarded: string[] = []
+  const probe = gate.pass(
+    () => answer.promise,
+    (late) => discarded.push(late),
+  )
+  await assert.rejects(probe, { code: 'unavailable', isAway: true })
+  assert.equal(await isLetThrough(gate), false, 'it is still looking')
+  answer.resolve('late')
+  await answer.promise
+  await waitFor('its answer to be given up', () => discarded.length === 1)
+  assert.equal(gate.isOpen, false)
+  assert.ok(await isLetThrough(gate))
 })
 
 test('a client that leaves its probe says nothing of the upstream: the next one is the probe', async () => {
