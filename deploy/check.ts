@@ -1,4 +1,5 @@
-import { proxyProblem, type EdgeOptions } from '../edge/config.ts'
+import { proxyProblem } from '../shared/http/proxy.ts'
+import type { EdgeOptions } from '../edge/config.ts'
 import { describeConfig } from '../shared/config/describe.ts'
 import type { ListenerOptions } from '../shared/config/server-options.ts'
 import { ConfigError, type ConfigProblem } from '../shared/config/problems.ts'

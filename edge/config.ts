@@ -18,7 +18,6 @@ import {
   checkNetworks,
   checkOrigin,
   externalUrlOption,
-  isLoopback,
   listenerOptions,
   metricsOptions,
   outboundOptions,
@@ -27,8 +26,15 @@ import {
   timeoutsOptions,
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
-import { isExemption, parseProxy } from '../shared/http/proxy.ts'
-import { readyMade, type ReadyMade } from '../shared/upstream/ready-made.ts'
+import { readyMade } from '../shared/upstream/ready-made.ts'
+import {
+  checkListenerNames,
+  checkPrimary,
+  checkProxy,
+  checkShares,
+  checkUpstreams,
+} from './config-checks.ts'
+import { primaryUpstream, upstreamTable } from './upstreams/configured.ts'
 
 const idForm = {
   pattern: '^[a-z0-9]+(?:[.-][a-z0-9]+)*$',
@@ -348,8 +354,8 @@ const edgeSchema = group({
   }),
 })
 
-type RawOptions = Loaded<typeof edgeSchema>
-type Report = (path: string, message: string) => void
+/** As written, with defaults. */
+export type RawOptions = Loaded<typeof edgeSchema>
 
 /** A registry that the edge mirrors. */
 export type UpstreamOptions = Omit<ConfiguredUpstream, 'access' | 'url'> & {
@@ -358,7 +364,7 @@ export type UpstreamOptions = Omit<ConfiguredUpstream, 'access' | 'url'> & {
   readonly access: ConfiguredUpstream['access'] | 'primary'
 }
 
-type ConfiguredUpstream = Loaded<typeof upstreamSchema>
+export type ConfiguredUpstream = Loaded<typeof upstreamSchema>
 
 export type EdgeListenerOptions = Loaded<typeof listenerSchema>
 
@@ -391,8 +397,11 @@ export const edgeSection = defineSection({
       reads: ['listeners', 'metrics'],
       check: ({ listeners, metrics }, report) => checkListeners(listeners, metrics, report),
     },
-    { reads: ['listeners', 'upstreams', 'primary'], check: checkListenerNames },
-    { reads: ['upstreams', 'primary'], check: checkUpstreams },
+    {
+      reads: ['listeners', 'upstreams', 'primary', 'ready_made'],
+      check: checkListenerNames,
+    },
+    { reads: ['upstreams', 'primary', 'ready_made'], check: checkUpstreams },
     { reads: ['primary', 'id', 'credential_file'], check: checkPrimary },
     {
       reads: ['external_url'],
@@ -449,243 +458,4 @@ function outboundOf(
     ...((https ?? http) !== undefined && { proxy: proxies }),
     no_proxy: no_proxy ?? (said('NO_PROXY') ?? '').split(/[,\s]+/).filter((word) => word !== ''),
   }
-}
-
-/** The closed table: the primary first, then the ready-made ones that the file does not name, then the file's. */
-function upstreamTable(options: RawOptions): readonly UpstreamOptions[] {
-  const configured: readonly ConfiguredUpstream[] = options.upstreams
-  const named = new Set(
-    configured.flatMap(({ id, names }) => [id, ...names.map((name) => name.toLowerCase())]),
-  )
-  const others = readyMade.filter(({ id }) => options.ready_made.includes(id) && !named.has(id))
-  return [
-    primaryUpstream(options),
-    ...others.map((known) => readyMadeUpstream(known, options)),
-    // Mapped, not spread: a configured one that is wrong is a hole, and stays one.
-  ].concat(configured.map((upstream) => completed(upstream)))
-}
-
-/** What an entry leaves out that stands for a ready-made one: all of it, or but for the place. */
-function completed(upstream: ConfiguredUpstream): UpstreamOptions {
-  const known = readyMade.find(({ id }) => id === upstream.id)
-  if (known === undefined) return { ...upstream, url: upstream.url ?? '' }
-  const { url, aliases = [], realmHosts = [], redirectsManifests = false } = placeOf(known)
-  const names = upstream.names.length === 0 ? aliases : upstream.names
-  // Credentials for a stand-in are nothing for the token service of what it stands for.
-  if (upstream.url !== undefined) return { ...upstream, url: upstream.url, names }
-  return {
-    ...upstream,
-    url,
-    names,
-    realm_hosts: [...new Set([...realmHosts, ...upstream.realm_hosts])],
-    redirect_manifests: redirectsManifests || upstream.redirect_manifests,
-  }
-}
-
-function placeOf(known: ReadyMade): ReadyMade & { readonly url: string } {
-  return { ...known, url: known.url ?? `https://${known.id}` }
-}
-
-const primaryId = 'primary'
-
-function primaryUpstream({
-  id,
-  credential_file,
-  primary,
-}: Pick<RawOptions, 'id' | 'credential_file' | 'primary'>): UpstreamOptions {
-  const host = URL.parse(primary.url)?.host
-  const names = host === undefined ? primary.names : [...new Set([host, ...primary.names])]
-  const login =
-    id === undefined || credential_file === undefined
-      ? {}
-      : { credentials: { username: `edge$${id}`, password_file: credential_file } }
-  return {
-    id: primaryId,
-    kind: 'outport',
-    names,
-    url: primary.url,
-    ...(primary.ca === undefined ? {} : { ca: primary.ca }),
-    ...(primary.client_cert === undefined ? {} : { client_cert: primary.client_cert }),
-    insecure_http: primary.insecure_http,
-    ...login,
-    realm_hosts: [],
-    redirect_hosts: [],
-    redirect_manifests: false,
-    access: 'primary',
-    tag_ttl: primary.tag_ttl,
-    tag_wait: primary.tag_wait,
-    ...(primary.max_stale === undefined ? {} : { max_stale: primary.max_stale }),
-    negative_ttl: primary.negative_ttl,
-    rate_budget: 0,
-    limits: primary.limits,
-  }
-}
-
-function readyMadeUpstream(known: ReadyMade, { primary }: RawOptions): UpstreamOptions {
-  const { id, url, aliases = [], realmHosts = [], redirectsManifests = false } = placeOf(known)
-  return {
-    id,
-    kind: 'registry',
-    names: aliases,
-    url,
-    insecure_http: false,
-    realm_hosts: realmHosts,
-    redirect_hosts: [],
-    redirect_manifests: redirectsManifests,
-    access: 'open',
-    tag_ttl: 60_000,
-    tag_wait: 2000,
-    negative_ttl: 10_000,
-    rate_budget: 10,
-    limits: primary.limits,
-  }
-}
-
-function checkListenerNames(options: RawOptions, report: Report): void {
-  const table = upstreamTable(options)
-  const ids = table.map(({ id }) => id)
-  const passedThrough = table.filter(({ access }) => access === 'passthrough').map(({ id }) => id)
-  const names = new Set<string>()
-  options.listeners.forEach((listener, index) => {
-    const at = `listeners.${index}`
-    if (names.has(listener.name)) {
-      report(`${at}.name`, `'${listener.name}' is another listener's name already`)
-    }
-    names.add(listener.name)
-    if (!ids.includes(listener.default)) {
-      report(
-        `${at}.default`,
-        `no upstream has the id '${listener.default}'; there are ${ids.join(', ')}`,
-      )
-    } else checkPassthrough(listener, passedThrough, { at, report })
-  })
-}
-
-/** Somebody's own login goes to one place, over TLS, and what it may read is for that one alone. */
-function checkPassthrough(
-  { default: fallback, passthrough, ping, tls }: EdgeListenerOptions,
-  passedThrough: readonly string[],
-  { at, report }: { readonly at: string; readonly report: Report },
-): void {
-  if (passthrough === undefined) {
-    if (passedThrough.includes(fallback))
-      report(`${at}.passthrough`, `must be '${fallback}' too: its clients use their own logins`)
-    return
-  }
-  if (!passedThrough.includes(passthrough))
-    report(`${at}.passthrough`, `no upstream '${passthrough}' has the access passthrough`)
-  if (passthrough !== fallback) report(`${at}.default`, `must be '${passthrough}', as passthrough`)
-  if (tls === undefined) report(`${at}.tls`, 'is required with passthrough')
-  if (ping === 'open') report(`${at}.ping`, "must be 'challenge' with passthrough")
-}
-
-function checkUpstreams(options: RawOptions, report: Report): void {
-  const ids = new Set<string>()
-  options.upstreams.forEach(({ id }, index) => {
-    const at = `upstreams.${index}.id`
-    if (id === primaryId) report(at, `'${id}' is the primary, which edge.primary describes`)
-    else if (ids.has(id)) report(at, `'${id}' is another upstream's id already`)
-    ids.add(id)
-  })
-  const owners = new Map<string, string>()
-  const table = upstreamTable(options)
-  const readyMade = table.length - options.upstreams.length
-  table.forEach((upstream, row) => {
-    const at = row < readyMade ? undefined : `upstreams.${row - readyMade}`
-    for (const name of new Set(
-      [upstream.id, ...upstream.names].map((word) => word.toLowerCase()),
-    )) {
-      const owner = owners.get(name)
-      if (owner !== undefined && owner !== upstream.id) {
-        report(
-          at === undefined ? 'primary.names' : `${at}.names`,
-          `'${name}' also names the upstream '${owner}'`,
-        )
-      }
-      owners.set(name, upstream.id)
-    }
-    if (at !== undefined) checkUpstream(upstream, at, report)
-  })
-}
-
-function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): void {
-  if (upstream.url === '') return report(`${at}.url`, 'is required')
-  checkOrigin(upstream.url, `${at}.url`, report)
-  checkClientCert(upstream, at, report)
-  const { access, credentials } = upstream
-  if (access === 'passthrough') {
-    if (credentials !== undefined)
-      report(`${at}.credentials`, 'are of no use with passthrough: clients bring their own')
-    if (upstream.kind === 'outport')
-      report(`${at}.access`, 'must be open: an Outport has robots for its edges')
-    checkClearCredentials(upstream, at, report)
-  }
-  if (credentials === undefined) return
-  if ((credentials.password === undefined) === (credentials.password_file === undefined)) {
-    report(`${at}.credentials`, 'needs either password or password_file')
-  }
-  checkClearCredentials(upstream, at, report)
-}
-
-function checkShares(options: RawOptions, report: Report): void {
-  const ids = upstreamTable(options).map(({ id }) => id)
-  const named = new Set<string>()
-  options.cache.shares.forEach(({ upstream, project }, index) => {
-    const at = `cache.shares.${index}`
-    if (!ids.includes(upstream)) report(`${at}.upstream`, `no upstream has the id '${upstream}'`)
-    if (project !== undefined && upstream !== primaryId)
-      report(`${at}.project`, 'is for the primary only')
-    const name = `${upstream} ${project ?? ''}`
-    if (named.has(name)) report(at, 'another share is of the same')
-    named.add(name)
-  })
-}
-
-function checkPrimary(options: RawOptions, report: Report): void {
-  checkOrigin(options.primary.url, 'primary.url', report)
-  checkClientCert(options.primary, 'primary', report)
-  if (options.credential_file === undefined) return
-  if (options.id === undefined) report('id', 'is required with credential_file')
-  checkClearCredentials(options.primary, 'primary', report)
-}
-
-function checkClientCert(
-  { url, client_cert }: Pick<UpstreamOptions, 'url' | 'client_cert'>,
-  at: string,
-  report: Report,
-): void {
-  if (client_cert === undefined || URL.parse(url)?.protocol !== 'http:') return
-  report(`${at}.client_cert`, 'is shown over https only, and the url is plain http')
-}
-
-function checkProxy({ proxy, no_proxy = [] }: RawOptions['outbound'], report: Report): void {
-  const problem = proxy === undefined ? undefined : proxyProblem(proxy)
-  if (problem !== undefined) report('outbound.proxy', problem)
-  no_proxy.forEach((entry, index) => {
-    if (!isExemption(entry)) report(`outbound.no_proxy.${index}`, `'${entry}' names no host`)
-  })
-}
-
-/** What is wrong with a proxy's URL; it is not said itself. */
-export function proxyProblem(proxy: string): string | undefined {
-  try {
-    parseProxy(proxy)
-    return undefined
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error)
-  }
-}
-
-/** A secret crosses a network in clear only where somebody said so. */
-function checkClearCredentials(
-  target: { readonly url: string; readonly insecure_http: boolean },
-  at: string,
-  report: Report,
-): void {
-  const url = URL.parse(target.url)
-  if (url?.protocol !== 'http:' || isLoopback(url.hostname) || target.insecure_http) return
-  report(
-    `${at}.url`,
-    'would send credentials over plain http: use https, or set insecure_http there',
-  )
 }

@@ -1,13 +1,18 @@
 import { readSecretFile, readTextFile } from '../../shared/files/text-file.ts'
 import { createHttpClient } from '../../shared/http/client.ts'
 import { createGuard } from '../../shared/http/guard.ts'
-import { createProxyChoice, parseProxy, type ChooseProxy } from '../../shared/http/proxy.ts'
+import {
+  createProxyChoice,
+  proxyProblem,
+  parseProxy,
+  type ChooseProxy,
+} from '../../shared/http/proxy.ts'
 import { readClientCertificate } from '../../shared/http/tls-files.ts'
 import { createUpstreamClient } from '../../shared/upstream/client.ts'
 import type { UpstreamClient } from '../../shared/upstream/fetch.ts'
 import type { Registries } from '../../shared/upstream/registries.ts'
 import type { AskPrimary } from '../access/token-relay.ts'
-import { proxyProblem, type EdgeOptions, type UpstreamOptions } from '../config.ts'
+import type { EdgeOptions, UpstreamOptions } from '../config.ts'
 import type { EdgeMetrics } from '../metrics.ts'
 import type { UpstreamFiles } from './table.ts'
 

@@ -49,6 +49,16 @@ export function parseProxy(written: string): URL {
   return url
 }
 
+/** What is wrong with a proxy's URL; it is not said itself. */
+export function proxyProblem(proxy: string): string | undefined {
+  try {
+    parseProxy(proxy)
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
 /**
  * Decides who is reached through a proxy: not loopback, and not what `noProxy` names. Entries that mean nothing are
  * passed over. [golang.org/x/net/http/httpproxy, Config.NoProxy]
