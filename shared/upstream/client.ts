@@ -10,7 +10,7 @@ import { createAuthenticator } from './bearer.ts'
 import { errorOfBlobStatus, openBlobAt } from './blob-fetch.ts'
 import { maxRedirects } from './exchange.ts'
 import type { UpstreamClient, UpstreamRequest } from './fetch.ts'
-import { createGate, type Gate } from './gate.ts'
+import { createGate, type Gate, type ProbeRules } from './gate.ts'
 import { createLists } from './lists.ts'
 import { createManifestFetch } from './manifest-fetch.ts'
 import { errorOfStatus } from './outcome.ts'
@@ -85,11 +85,8 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     api: createGate({ name: entry.id, now }),
     blobs: createGate({ name: `${entry.id} for blobs`, now }),
   }
-  const through = <T>(
-    gate: Gate,
-    work: () => Promise<T>,
-    discard?: (result: T) => void,
-  ): Promise<T> => observed(gate.pass(work, discard))
+  const through = <T>(gate: Gate, work: () => Promise<T>, probe?: ProbeRules<T>): Promise<T> =>
+    observed(gate.pass(work, probe))
 
   /** Tells the observer of what goes wrong. */
   async function observed<T>(work: Promise<T>): Promise<T> {
@@ -145,11 +142,9 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
       name: entry.id,
       async open(request) {
         const blob = { dispatcher, authenticator, onBytes }
-        const opened = await through(
-          gates.blobs,
-          () => openBlobAt(target, request, blob),
-          (late) => late.cancel(),
-        )
+        const opened = await through(gates.blobs, () => openBlobAt(target, request, blob), {
+          discard: (late) => late.cancel(),
+        })
         return { ...opened, read: (into) => observed(opened.read(into)) }
       },
     }
@@ -158,7 +153,10 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
   return {
     entry,
     headManifest: (name, reference, options) =>
-      through(gates.api, () => manifests.head(name, reference, options)),
+      through(gates.api, () => manifests.head(name, reference, options), {
+        // Whoever knows the tag answers that after a while, and takes the upstream's answer when it comes.
+        waits: options?.held !== undefined,
+      }),
     getManifest: (name, reference, options) =>
       through(gates.api, () => manifests.get(name, reference, options)),
     headBlob: (name, digest, options) =>

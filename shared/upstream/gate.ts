@@ -8,11 +8,18 @@ import { SourceError } from '../stream/blob-source.ts'
 export interface Gate {
   /**
    * Does the work, unless the far side is known to be away or wants to be left alone.
-   * @param discard gets what the work brings after all when its caller was turned away meanwhile
    * @throws SourceError `unavailable` or `busy` with the time to wait; what the work throws
    */
-  pass<T>(work: () => Promise<T>, discard?: (result: T) => void): Promise<T>
+  pass<T>(work: () => Promise<T>, probe?: ProbeRules<T>): Promise<T>
   readonly isOpen: boolean
+}
+
+/** What becomes of a caller whose work happens to be the probe. */
+export interface ProbeRules<T> {
+  /** It waits as long as the work takes: it has something else to answer meanwhile. Others are turned away soon. */
+  readonly waits?: boolean
+  /** Gets what the work brings after all when its caller was turned away. */
+  readonly discard?: (result: T) => void
 }
 
 export interface GateOptions {
@@ -92,12 +99,13 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
   }
   const probe = async <T>(
     work: () => Promise<T>,
-    discard: ((result: T) => void) | undefined,
+    { waits = false, discard }: ProbeRules<T>,
   ): Promise<T> => {
     isProbing = true
     const probing = watched(work, true).finally(() => {
       isProbing = false
     })
+    if (waits) return probing
     const wait = Promise.withResolvers<typeof late>()
     const timer = setTimeout(() => wait.resolve(late), probeWaitMs)
     try {
@@ -111,10 +119,10 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
   }
 
   return {
-    pass(work, discard) {
+    pass(work, rules = {}) {
       const refusal = turnedAway()
       if (refusal !== undefined) return Promise.reject(refusal)
-      return openUntil === undefined ? watched(work, false) : probe(work, discard)
+      return openUntil === undefined ? watched(work, false) : probe(work, rules)
     },
     get isOpen() {
       return openUntil !== undefined

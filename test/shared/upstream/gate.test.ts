@@ -81,10 +81,8 @@ test('a client whose request looks whether the upstream is back does not wait fo
   clock.advance(1000)
   const answer = Promise.withResolvers<string>()
   const discarded: string[] = []
-  const probe = gate.pass(
-    () => answer.promise,
-    (late) => discarded.push(late),
-  )
+  const discard = (late: string) => void discarded.push(late)
+  const probe = gate.pass(() => answer.promise, { discard })
   await assert.rejects(probe, { code: 'unavailable', isAway: true })
   assert.equal(await isLetThrough(gate), false, 'it is still looking')
   answer.resolve('late')
@@ -92,6 +90,19 @@ test('a client whose request looks whether the upstream is back does not wait fo
   await waitFor('its answer to be given up', () => discarded.length === 1)
   assert.equal(gate.isOpen, false)
   assert.ok(await isLetThrough(gate))
+})
+
+test('one that has something else to answer meanwhile waits for the probe, whose answer is not lost', async () => {
+  const { gate, clock } = createStand()
+  await open(gate)
+  clock.advance(1000)
+  const answer = Promise.withResolvers<string>()
+  const probe = gate.pass(() => answer.promise, { waits: true })
+  const impatient = new Promise((resolve) => setTimeout(resolve, 60))
+  assert.equal(await Promise.race([probe, impatient]), undefined)
+  answer.resolve('late')
+  assert.equal(await probe, 'late')
+  assert.equal(gate.isOpen, false)
 })
 
 test('a client that leaves its probe says nothing of the upstream: the next one is the probe', async () => {
