@@ -7,6 +7,7 @@ import type { RepositoryName } from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
+import { isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
 import type { Authorise, EdgeCaller, PullGrant, PullTarget } from './authorise.ts'
 
@@ -124,7 +125,7 @@ async function isThere(
     return found !== undefined
   } catch (error) {
     if (!(error instanceof SourceError)) throw error
-    if (error.code === 'refused' || error.code === 'absent') return false
+    if (isRefusal(error)) return false
     throw refusalOf(error, path.kind)
   }
 }
