@@ -1,6 +1,7 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import { lasts } from '../../shared/upstream/lasts.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
 import { isPassing } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
@@ -146,19 +147,6 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
 /** A number from 0 to 1 of the entry's own. */
 function fractionOf({ digest, checkedAt }: TagEntry): number {
   return ((parseInt(digest.slice(-6), 16) + checkedAt) % 1000) / 1000
-}
-
-/** Whether a promise is not settled after so many milliseconds. What it throws is left to whoever awaits it. */
-async function lasts(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  const late = Promise.withResolvers<boolean>()
-  const timer = setTimeout(() => late.resolve(true), ms)
-  const settle = (): void => late.resolve(false)
-  promise.then(settle, settle)
-  try {
-    return await late.promise
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 /** Of a tag of this very project, asked for by one who has rights of its own, or by the edge. */

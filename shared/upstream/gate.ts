@@ -1,4 +1,5 @@
 import { SourceError } from '../stream/blob-source.ts'
+import { lasts } from './lasts.ts'
 
 /**
  * Keeps requests from a far side that cannot answer them: a circuit breaker [Nygard, Release It!, "Circuit Breaker"],
@@ -105,15 +106,7 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
     const probing = watched(work, true).finally(() => {
       isProbing = false
     })
-    if (waits) return probing
-    const wait = Promise.withResolvers<typeof late>()
-    const timer = setTimeout(() => wait.resolve(late), probeWaitMs)
-    try {
-      const result = await Promise.race([probing, wait.promise])
-      if (result !== late) return result
-    } finally {
-      clearTimeout(timer)
-    }
+    if (waits || !(await lasts(probing, probeWaitMs))) return probing
     probing.then(discard, ignore)
     throw away(firstWaitMs)
   }
@@ -129,7 +122,5 @@ export function createGate({ name, now, random = Math.random }: GateOptions): Ga
     },
   }
 }
-
-const late = Symbol('late')
 
 function ignore(): void {}
