@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Finds a Node that is new enough, sets glibc's malloc variables (they are read at exec, and halve
-// the CPU of every path that allocates per read) and becomes the program, or stands in for it.
+// Finds a Node that is new enough, sets glibc's malloc variables (they are read at exec; the first three halve
+// the CPU of every path that allocates per read, and huge pages save a tenth of what large buffers cost) and
+// becomes the program, or stands in for it.
 // `launch.mjs COMMAND …` is the command line; `launch.mjs --run FILE …` any other TypeScript file.
 // Plain JavaScript of old times, because it must run on the old Node of the machine.
 import { spawn } from 'node:child_process'
@@ -17,6 +18,7 @@ const mallocVariables = {
   MALLOC_TRIM_THRESHOLD_: '536870912',
   MALLOC_MMAP_THRESHOLD_: '33554432',
   MALLOC_TOP_PAD_: '33554432',
+  GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1',
 }
 
 function fail(message) {

@@ -251,8 +251,8 @@ class RequestToUpstream implements UpstreamRequest {
     const response = this.#response
     const controller = new AbortController()
     const abort = () => {
-      // After a finished response nobody listens, and an abort is dear: it makes an error with its stack.
-      if (!response.writableFinished) controller.abort()
+      // Once it is answered nobody listens, and an abort is dear: it makes an error with its stack.
+      if (!response.headersSent) controller.abort()
     }
     if (response.destroyed) abort()
     else response.once('close', abort)

@@ -80,6 +80,8 @@ export async function sendBody(response: ServerResponse, body: BodyToSend): Prom
   const pace = createPace()
   const chunks = openChunks(body, pace)
   const total = body.end - body.start
+  // What is lent is in memory already: nothing to gain, and it would be held for longer.
+  const readsAhead = body.source.borrow === undefined
   let bytes = 0
   try {
     const first = client.orGone(chunks.next(), releaseChunk)
@@ -90,7 +92,7 @@ export async function sendBody(response: ServerResponse, body: BodyToSend): Prom
     let chunk = await first
     while (chunk !== undefined) {
       const last = bytes + chunk.bytes.length === total
-      const reading = last ? undefined : setTimeout(chunks.readAhead, readAheadMs)
+      const reading = last || !readsAhead ? undefined : setTimeout(chunks.readAhead, readAheadMs)
       const ms = await client.write(chunk, last)
       clearTimeout(reading)
       if (ms === undefined) break
@@ -223,9 +225,7 @@ function openChunks(body: BodyToSend, pace: Pace): Chunks {
       return (await reading) ?? read()
     },
     readAhead() {
-      // What is lent is in memory already: nothing to gain, and it would be held for longer.
-      if (offset === end || pace.isSlow() || source.borrow !== undefined || rest !== undefined)
-        return
+      if (offset === end || pace.isSlow() || rest !== undefined) return
       if (reader !== undefined) {
         ahead = share()
       } else {

@@ -132,15 +132,15 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     digest: Digest,
     options: Omit<UpstreamRequest, 'signal'> = {},
   ): BlobSource {
-    const repository = repositoryAt(entry, name)
-    const target = {
-      url: urlAt(entry, blobPath(repository, digest)),
-      access: { repository, credential: credentialOf(entry, options) },
-      headers: options.headers ?? {},
-    }
     return {
       name: entry.id,
       async open(request) {
+        const repository = repositoryAt(entry, name)
+        const target = {
+          url: urlAt(entry, blobPath(repository, digest)),
+          access: { repository, credential: credentialOf(entry, options) },
+          headers: options.headers ?? {},
+        }
         const blob = { dispatcher, authenticator, onBytes }
         const opened = await through(gates.blobs, () => openBlobAt(target, request, blob), {
           discard: (late) => late.cancel(),
