@@ -1,7 +1,7 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
-import { lasts } from '../../shared/upstream/lasts.ts'
+import { lasts } from '../../shared/stream/lasts.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
 import { isPassing } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'

@@ -3,21 +3,37 @@ export interface Bell {
   /** Resolves at the next ring. Look at the state first, then wait, with no `await` between. */
   wait(): Promise<void>
   ring(): void
+  /** A bell that rings with this one, and alone: whose own affairs wake nobody else. */
+  branch(): Bell
 }
 
-export function createBell(): Bell {
-  let { promise, resolve } = Promise.withResolvers<void>()
-  let awaited = false
+/** @param outer rings whenever this one does */
+export function createBell(outer?: Bell): Bell {
+  let waiting = new Set<() => void>()
   return {
-    wait() {
-      awaited = true
-      return promise
-    },
+    wait: () => new Promise((resolve) => void waiting.add(resolve)),
     ring() {
-      if (!awaited) return
-      awaited = false
-      resolve()
-      ;({ promise, resolve } = Promise.withResolvers<void>())
+      outer?.ring()
+      if (waiting.size === 0) return
+      const woken = waiting
+      waiting = new Set()
+      for (const wake of woken) wake()
+    },
+    branch() {
+      const own = createBell()
+      let listens = false
+      const wake = (): void => {
+        listens = false
+        own.ring()
+      }
+      return {
+        ...own,
+        wait() {
+          if (!listens) waiting.add(wake)
+          listens = true
+          return own.wait()
+        },
+      }
     },
   }
 }

@@ -35,7 +35,8 @@ const quickReads = 8
 /** Follows `fill` in the round that `store` belongs to. */
 export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFillReader {
   const { size } = store.pieces
-  const { options, bell } = fill
+  const { options } = fill
+  const bell = fill.bell.branch()
   const borrowed = new Set<() => void>()
   let closed = false
   let cutBy: Error | undefined
@@ -171,6 +172,15 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
         await bell.wait()
       }
     },
+    async whole() {
+      for (;;) {
+        check()
+        if (fill.proved) return
+        if (fill.failure !== undefined) throw fill.failure
+        if (store.degraded) throw new SourceError('unavailable', 'there is no disk to keep it on')
+        await bell.wait()
+      }
+    },
     cut(reason) {
       cutBy ??= reason
       bell.ring()
@@ -180,6 +190,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
       closed = true
       for (const release of [...borrowed]) release()
       bypass?.close()
+      bell.ring()
       fill.left(reader)
     },
   }

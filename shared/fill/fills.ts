@@ -3,6 +3,7 @@ import type { BlobHandle } from '../stream/blob-handle.ts'
 import { SourceError, type BlobSource } from '../stream/blob-source.ts'
 import type { BufferPool } from '../stream/buffers.ts'
 import type { Hasher } from '../stream/hasher.ts'
+import { lasts } from '../stream/lasts.ts'
 import { Fill, type FillDeps } from './fill.ts'
 import { fillDefaults, type FillObserver, type FillOptions } from './fill-options.ts'
 import { createLanes, type FillPriority } from './lanes.ts'
@@ -72,6 +73,11 @@ export interface FillReader extends BlobHandle {
    * the response: write callbacks do not fire after an abort. `close()` releases what is still borrowed.
    */
   borrow(offset: number, maxBytes: number): Promise<BorrowedBytes | undefined>
+  /**
+   * Resolves when the blob is proved, without reading it.
+   * @throws SourceError when it will not be, or cannot be kept
+   */
+  whole(): Promise<void>
 }
 
 export interface BorrowedBytes {
@@ -93,6 +99,9 @@ export interface FillsDeps {
   /** Milliseconds, monotonic. */
   readonly now?: () => number
 }
+
+/** How long the next fill waits for the file of one that failed. */
+const takeOverMs = 1000
 
 /** The fills of this process; `main.ts` makes one table and closes it. */
 export function createFills(given: FillsDeps): Fills {
@@ -123,15 +132,16 @@ export function createFills(given: FillsDeps): Fills {
     }
     const fill = new Fill(start, deps)
     open.add(fill)
-    const gone = fill
-      .run()
-      .then(() => (fill.proved && closed === undefined ? linger() : undefined))
+    const ended = fill.run().then(() => (fill.proved && !closed ? linger() : undefined))
+    const closedFill = ended.then(() => close(fill)).finally(() => closing.delete(closedFill))
+    closing.add(closedFill)
+    const gone = ended
+      // What a failed one has got is the next one's only once its file is let go, which stalled clients may delay.
+      .then(() => (fill.proved ? undefined : lasts(closedFill, takeOverMs)))
       .then(() => {
         table.delete(key)
       })
     table.set(key, { fill, gone })
-    const closedFill = gone.then(() => close(fill)).finally(() => closing.delete(closedFill))
-    closing.add(closedFill)
     return fill
   }
 

@@ -1,5 +1,5 @@
 import { SourceError } from '../stream/blob-source.ts'
-import { lasts } from './lasts.ts'
+import { lasts } from '../stream/lasts.ts'
 
 /**
  * Keeps requests from a far side that cannot answer them: a circuit breaker [Nygard, Release It!, "Circuit Breaker"],
