@@ -83,7 +83,7 @@ export function isPartName(name: string): name is PartName {
 /** Opens (or makes) the folders under `root`. */
 export async function openBlobFiles(root: string): Promise<BlobFiles> {
   const [blobs, parts] = [join(root, 'blobs'), join(root, 'parts')]
-  for (const folder of [blobs, parts]) await mkdir(folder, { recursive: true, mode: 0o700 })
+  for (const folder of [blobs, parts]) await makeFolder(folder)
   const pathOf = (digest: Digest) =>
     join(blobs, algorithmOf(digest), encodedOf(digest).slice(0, 2), encodedOf(digest))
   const linksOf = (digest: Digest) => `${pathOf(digest)}.links`
@@ -91,7 +91,13 @@ export async function openBlobFiles(root: string): Promise<BlobFiles> {
     const unique = randomBytes(8).toString('hex')
     const name = `${algorithmOf(digest)}-${encodedOf(digest)}.${unique}` as PartName
     const path = join(parts, name)
-    const handle = await open(path, 'wx+', 0o600)
+    const create = () => open(path, 'wx+', 0o600)
+    let handle = await orMissing(create())
+    if (handle === undefined) {
+      // Somebody has removed the folder under the running edge.
+      await makeFolder(parts)
+      handle = await create()
+    }
     return createPartFile({ name, path, handle, finalPath: pathOf(digest) })
   }
 
@@ -191,6 +197,10 @@ function createPartFile({ name, path, handle, finalPath }: OpenPart): PartFile {
     discard: () => rm(path, { force: true }),
     close: () => handle.close(),
   }
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
 }
 
 async function* entriesOf(folder: string): AsyncIterable<string> {

@@ -11,6 +11,7 @@ import {
 } from '../../shared/oci/reference.ts'
 import { isPartName, type PartName } from './blob-files.ts'
 import type { HeldBlob, UseRecord } from './gdsf.ts'
+import { createIndexWrites, type IndexWrites } from './index-writes.ts'
 
 /** A repository of one upstream: what a link, a manifest and a tag belong to. */
 export interface Origin {
@@ -56,6 +57,11 @@ export interface TagEntry {
   readonly project?: number
 }
 
+export interface ListedTag {
+  readonly tag: Tag
+  readonly entry: TagEntry
+}
+
 /**
  * The edge's records. Hot links and tags come from memory, the others from LevelDB's own cache in
  * microseconds, so all are read in place; writes are asynchronous, and unsynced unless said: what a crash
@@ -73,7 +79,9 @@ export interface CacheIndex {
   /** Whether another tag of the repository points there. */
   isTagged(origin: Origin, digest: Digest, except: Tag): Promise<boolean>
   /** The tags of the origin's repository, in its project. */
-  listTags(origin: Origin): Promise<readonly { readonly tag: Tag; readonly entry: TagEntry }[]>
+  listTags(origin: Origin): Promise<readonly ListedTag[]>
+  /** The tags of a repository, in whatever project. */
+  listAllTags(origin: Omit<Origin, 'project'>): Promise<readonly ListedTag[]>
   /** That a manifest of the origin's repository refers to another. */
   putReferrer(origin: Origin, subject: Digest, referrer: Descriptor): Promise<void>
   /** What was recorded of the subject's referrers in the origin's repository, in its project. */
@@ -124,8 +132,10 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
   const level = new Level<string, unknown>(folder, { valueEncoding: 'json' })
   await level.open()
   const complete = level.getSync(keys.complete) === true
-  const put = (key: string, value: unknown) => level.put(key, value)
-  const hot = createHotRecords(level)
+  const read = (key: string) => readNow(level, key)
+  const writes = createIndexWrites(level, folder)
+  const put = (key: string, value: unknown) => writes.put(key, value)
+  const hot = createHotRecords(read, writes)
   /** What is behind a key that ends in '!', by what follows it there. */
   const recordsBehind = async function* (key: string): AsyncGenerator<[string, unknown]> {
     const range = { gt: key, lt: behindAll(key) }
@@ -147,13 +157,19 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       await iterator.close()
     }
   }
+  const listAllTags: CacheIndex['listAllTags'] = async (origin) => {
+    const tags: ListedTag[] = []
+    for await (const [tag, value] of recordsBehind(keys.tag(origin, '')))
+      if (isTag(tag)) tags.push({ tag, entry: value as TagEntry })
+    return tags
+  }
   return {
     complete,
-    markComplete: () => level.put(keys.complete, true, { sync: true }),
-    stored: (digest) => level.getSync(keys.stored(digest)) as StoredEntry | undefined,
+    markComplete: () => writes.put(keys.complete, true, { sync: true }),
+    stored: (digest) => read(keys.stored(digest)) as StoredEntry | undefined,
     putStored: (digest, entry) => put(keys.stored(digest), entry),
     removeStored: (digest) =>
-      level.batch([
+      writes.batch([
         { type: 'del', key: keys.stored(digest) },
         { type: 'del', key: keys.uses(digest) },
       ]),
@@ -167,14 +183,9 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
         if (tag !== except && (entry as TagEntry).digest === digest) return true
       return false
     },
-    async listTags(origin) {
-      const tags: { tag: Tag; entry: TagEntry }[] = []
-      for await (const [tag, value] of recordsBehind(keys.tag(origin, ''))) {
-        const entry = value as TagEntry
-        if (isTag(tag) && entry.project === origin.project) tags.push({ tag, entry })
-      }
-      return tags
-    },
+    listTags: async (origin) =>
+      (await listAllTags(origin)).filter(({ entry }) => entry.project === origin.project),
+    listAllTags,
     putReferrer: (origin, subject, descriptor) => {
       const record: ReferrerRecord = { descriptor, project: origin.project }
       return put(keys.referrer(origin, subject, descriptor.digest), record)
@@ -199,9 +210,9 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
         gt = behindAll(`${before}${repository}!`)
       }
     },
-    progress: (part) => level.getSync(keys.progress(part)) as SinkProgress | undefined,
-    putProgress: (part, progress) => level.put(keys.progress(part), progress, { sync: true }),
-    removeProgress: (part) => level.del(keys.progress(part)),
+    progress: (part) => read(keys.progress(part)) as SinkProgress | undefined,
+    putProgress: (part, progress) => writes.put(keys.progress(part), progress, { sync: true }),
+    removeProgress: (part) => writes.del(keys.progress(part)),
     async listProgress() {
       const parts: PartName[] = []
       for await (const key of level.keys({ gt: 'p!', lt: 'p"' })) {
@@ -210,7 +221,7 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       }
       return parts
     },
-    document: (name) => level.getSync(keys.document(name)),
+    document: (name) => read(keys.document(name)),
     putDocument: (name, value) => put(keys.document(name), value),
     async nextStored(after) {
       const gt = after === undefined ? 'b!' : keys.stored(after)
@@ -231,12 +242,17 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       return held
     },
     async putUses(records) {
-      await level.batch(
+      await writes.batch(
         [...records].map(([digest, value]) => ({ type: 'put', key: keys.uses(digest), value })),
       )
     },
-    close: () => level.close(),
+    close: () => writes.close(),
   }
+}
+
+/** While the index is opened again after its disk was ill, it holds nothing, and the upstream is asked. */
+function readNow(level: Level<string, unknown>, key: string): unknown {
+  return level.status === 'open' ? level.getSync(key) : undefined
 }
 
 interface ReferrerRecord {
@@ -254,7 +270,7 @@ const hotRecordsBytes = 8 * 1024 * 1024
 const hotRecordBytes = 300
 
 /** Reads through memory. What is written is read again from the database once the write is over. */
-function createHotRecords(level: Level<string, unknown>) {
+function createHotRecords(read: (key: string) => unknown, writes: IndexWrites) {
   const records = new LRUCache<string, object>({
     maxSize: hotRecordsBytes,
     sizeCalculation: (_record, key) => 2 * key.length + hotRecordBytes,
@@ -270,11 +286,11 @@ function createHotRecords(level: Level<string, unknown>) {
     get<Value extends object>(key: string): Value | undefined {
       const known = records.get(key)
       if (known !== undefined) return known as Value
-      const found = level.getSync(key) as Value | undefined
+      const found = read(key) as Value | undefined
       if (found !== undefined) records.set(key, found)
       return found
     },
-    put: (key: string, value: object) => write(key, level.put(key, value)),
-    remove: (key: string) => write(key, level.del(key)),
+    put: (key: string, value: object) => write(key, writes.put(key, value)),
+    remove: (key: string) => write(key, writes.del(key)),
   }
 }
