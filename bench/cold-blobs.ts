@@ -14,6 +14,8 @@ export const coldBytes = 32 * mib
 /** An upstream, and the way to it through the edge. */
 export interface ColdStand {
   readonly upstream: Upstream
+  /** Who has the same besides, and is asked after it. */
+  readonly second?: Upstream
   /** The upstream's id at the edge. */
   readonly id: string
   readonly edge: URL
@@ -29,18 +31,23 @@ export interface ColdBlob {
 
 /** Puts a blob of random bytes there, of some whole segments. */
 export function addCold(
-  { upstream, id }: Pick<ColdStand, 'upstream' | 'id'>,
+  { upstream, second, id }: Omit<ColdStand, 'edge'>,
   bytes = coldBytes,
 ): ColdBlob {
   const blob = randomBytes(bytes)
   const digest = upstream.addBlob(repository, blob)
+  second?.addBlob(repository, blob)
   const path = blobPath(parseRepositoryName(`${id}/${repository}`), digest)
   return { digest, expected: expectedOf(blob), path }
 }
 
 /** Takes it away again: all these blobs lie in memory. */
-export function removeCold({ upstream }: Pick<ColdStand, 'upstream'>, { digest }: ColdBlob): void {
-  upstream.remove(parseRepositoryName(repository), digest)
+export function removeCold(
+  { upstream, second }: Pick<ColdStand, 'upstream' | 'second'>,
+  { digest }: ColdBlob,
+): void {
+  upstream.remove(repository, digest)
+  second?.remove(repository, digest)
 }
 
 /** The judged MiB that an upstream sent again, of several times. */
@@ -52,9 +59,13 @@ export function againFigure(
   return { ...figure, value: highest, lowest, highest, most: true }
 }
 
-/** MiB that the upstream has sent beyond the blob's. */
-export function sentAgain(upstream: Upstream, { digest, expected }: ColdBlob): number {
-  return Math.max(upstream.delivered(digest).bytes - expected.bytes, 0) / mib
+/** MiB that were sent beyond the blob's, by all who have it together. */
+export function sentAgain(
+  { upstream, second }: Pick<ColdStand, 'upstream' | 'second'>,
+  { digest, expected }: ColdBlob,
+): number {
+  const sent = upstream.delivered(digest).bytes + (second?.delivered(digest).bytes ?? 0)
+  return Math.max(sent - expected.bytes, 0) / mib
 }
 
 /** The judged count of clients that failed. @param whose for the reader, `of 30 clients` */

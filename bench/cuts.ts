@@ -77,7 +77,7 @@ export async function cutEach(
       heal()
       await upstream.up()
       const clients = await pulls
-      const againMib = sentAgain(upstream, blob)
+      const againMib = sentAgain(stand, blob)
       removeCold(stand, blob)
       return { clients, againMib }
     }),
@@ -85,7 +85,40 @@ export async function cutEach(
   const told = offsets.map((offset) => (offset / mib).toFixed(1)).join(' ')
   return judgeCuts(`${cuts} upstreams, each cut, then ${awayMs / 1000} s away`, seen, [
     `seed ${seed}, cut at MiB ${told}`,
-    'no second source: an upstream in the table has none',
+    'with no second source',
+  ])
+}
+
+/** Each blob has a mirror of its own, which is cut and gone, and the upstream behind it, which goes on. */
+export async function cutMirrors(
+  stands: readonly (ColdStand & { readonly second: Upstream })[],
+  random: Random,
+): Promise<Figure[]> {
+  const offsets = stands.map(() => random.between(1, coldBytes - 1))
+  const seconds: number[] = []
+  const seen = await Promise.all(
+    stands.map(async (stand, i): Promise<CutSeen> => {
+      const { upstream, second } = stand
+      const blob = addCold(stand)
+      for (const each of [upstream, second]) each.setPace(bytesPerSecond)
+      const { heal, cut } = cutAt(upstream, blob, offsets[i] ?? 0)
+      const pulls = pullByThree(stand, blob, random.between(0, 2 * awayMs))
+      await cut()
+      await upstream.down()
+      const clients = await pulls
+      heal()
+      await upstream.up()
+      const againMib = sentAgain(stand, blob)
+      seconds.push(second.delivered(blob.digest).bytes / mib)
+      removeCold(stand, blob)
+      return { clients, againMib }
+    }),
+  )
+  const told = offsets.map((offset) => (offset / mib).toFixed(1)).join(' ')
+  const asked = seconds.filter((sent) => sent > 0).length
+  return judgeCuts(`${cuts} mirrors, each cut and gone, with a second source`, seen, [
+    `cut at MiB ${told}`,
+    `${asked} seconds went on`,
   ])
 }
 
@@ -113,7 +146,7 @@ export async function cutAll(stand: ColdStand, random: Random): Promise<Figure[]
   for (const [i, clients] of (await Promise.all(pulls)).entries()) {
     const blob = layers[i]?.blob
     if (blob === undefined) continue
-    seen.push({ clients, againMib: sentAgain(upstream, blob) })
+    seen.push({ clients, againMib: sentAgain(stand, blob) })
     removeCold(stand, blob)
   }
   upstream.forgetRequests()

@@ -16,7 +16,7 @@ import {
   sentAgain,
   type ColdStand,
 } from './cold-blobs.ts'
-import { cutAll, cutEach, cuts } from './cuts.ts'
+import { cutAll, cutEach, cutMirrors, cuts } from './cuts.ts'
 import { prepareEdge } from './edge.ts'
 import { startOutport } from './outport.ts'
 import { downloadPart } from './part-client.ts'
@@ -54,7 +54,14 @@ export const bench: Bench = {
       while (upstreams.length <= cuts) upstreams.push(await startUpstream())
       const outport = await startOutport({
         folder: join(folder, 'outport'),
-        edge: { upstreams: upstreams.map(({ url }, i) => ({ id: idOf(i), url: url.origin })) },
+        edge: {
+          upstreams: [
+            ...upstreams.map(({ url }, i) => ({ id: idOf(i), url: url.origin })),
+            ...upstreams.slice(1).map((_, i) => {
+              return { id: mirroredIdOf(i + 1), url: common.url.origin, mirrors: [idOf(i + 1)] }
+            }),
+          ],
+        },
       })
       const figures: Figure[] = []
       try {
@@ -64,6 +71,11 @@ export const bench: Bench = {
         await pullWarm(stand)
         say(`${cuts} upstreams, each cut and away`)
         figures.push(...(await cutEach(others, random, seed)))
+        say(`${cuts} mirrors, each cut and gone`)
+        const mirrored = others.map((other, i) => {
+          return { ...other, id: mirroredIdOf(i + 1), second: common }
+        })
+        figures.push(...(await cutMirrors(mirrored, random)))
         say(`${cuts} blobs of one upstream that is cut and away`)
         figures.push(...(await cutAll(stand, random)))
         say('one slow client and a fast one')
@@ -84,6 +96,11 @@ export const bench: Bench = {
 
 function idOf(i: number): string {
   return `origin-${i}`
+}
+
+/** Its own place is that of all others; who is asked before has this number. */
+function mirroredIdOf(i: number): string {
+  return `mirrored-${i}`
 }
 
 /** Code that is new is slow. */
@@ -209,7 +226,7 @@ async function killEach(folder: string, upstream: Upstream, random: Random): Pro
       if (first?.status === 'fulfilled') throw new Error('the pull was over before the kill')
       await edge.start()
       after.push(...(await Promise.allSettled([pull.plain(wanted)])))
-      sentMib.push(sentAgain(upstream, blob))
+      sentMib.push(sentAgain(stand, blob))
       removeCold(stand, blob)
     }
   } finally {

@@ -58,6 +58,7 @@ const roomArrows: Readonly<Record<string, string>> = {
   'edge/access → edge/upstreams': 'so does a scope',
   'edge/sources → edge/peers': 'the order to try',
   'edge/sources → edge/discovery': 'by nearness',
+  'edge/sources → edge/upstreams': "an upstream's mirrors are of the closed table",
   'edge/access → edge/policy': 'a verdict is part of access',
 }
 

@@ -1,11 +1,30 @@
 import type { Digest } from '../../shared/oci/digest.ts'
-import type { BlobSource } from '../../shared/stream/blob-source.ts'
-import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { RepositoryName } from '../../shared/oci/reference.ts'
+import { SourceError, type BlobSource } from '../../shared/stream/blob-source.ts'
+import type {
+  FetchedManifest,
+  UpstreamClient,
+  UpstreamRequest,
+} from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
+import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
 
-/** Where a blob's bytes may come from, and who may share them while they come. */
-export interface BlobSources {
+/**
+ * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
+ * digest proves what comes, so that a mirror is slow or of no use at worst; what nothing proves (tags, lists, sizes) is
+ * never asked of one. Whatever a mirror says, the upstream's own answer is the one that counts.
+ */
+export interface Sources {
+  /** Of a blob, and who may share it while it comes. */
   of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
+  /** Asks for a manifest. @returns undefined when the upstream itself does not have it @throws SourceError */
+  manifest(
+    origin: Origin,
+    digest: Digest,
+    request: UpstreamRequest,
+  ): Promise<FetchedManifest | undefined>
+  /** This upstream gave bytes that were proved wrong, after clients had got some of them: as a mirror it is left alone for a while. */
+  lied(upstream: string): void
 }
 
 export interface SourcesOfBlob {
@@ -13,26 +32,103 @@ export interface SourcesOfBlob {
   readonly key: string
   /** Whether other repositories have this key, too: who joins the fill of one needs a right of its own. */
   readonly isShared: boolean
+  /** Best first; the upstream's own is the last. */
   readonly list: readonly BlobSource[]
 }
 
+export interface SourcesOptions {
+  readonly mirrorsOf?: (upstream: string) => Mirrors
+  /** Milliseconds, monotonic. */
+  readonly now?: () => number
+}
+
+interface MirrorOfRepository {
+  readonly client: UpstreamClient
+  readonly repository: RepositoryName
+  readonly waitMs: number
+}
+
+/** Each lie costs a client its pull: long enough that a broken mirror costs few. */
+const lieMs = 600_000
+
 /**
- * The order to try: for now the origin's own upstream.
- *
- * The key says who may share a fill. All repositories of an Outport primary may, once it has vouched for
- * each; those of a third party never do: each must have the bytes delivered to itself.
+ * The key of a blob says who may share a fill. All repositories of an Outport primary may, once it has vouched for
+ * each; those of a third party never do: each must have the bytes delivered to itself, by the upstream or by what its
+ * operator says stands for it.
  */
-export function createSources(client: (upstream: string) => UpstreamClient): BlobSources {
+export function createSources(
+  client: (upstream: string) => UpstreamClient,
+  {
+    mirrorsOf = () => ({ list: [], waitMs: 0 }),
+    now = () => performance.now(),
+  }: SourcesOptions = {},
+): Sources {
+  const liedAt = new Map<string, number>()
+  const isBelieved = ({ id }: { readonly id: string }): boolean =>
+    now() - (liedAt.get(id) ?? -Infinity) >= lieMs
+
+  const mirrorsFor = ({ upstream, repository }: Origin): readonly MirrorOfRepository[] => {
+    const { list, waitMs } = mirrorsOf(upstream)
+    return list.filter(isBelieved).flatMap((mirror) => {
+      const name = repositoryAtMirror(mirror, repository)
+      return name === undefined ? [] : { client: client(mirror.id), repository: name, waitMs }
+    })
+  }
+
   return {
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const isShared = upstream.entry.kind === 'primary'
+      const mirrors = mirrorsFor(origin).map((mirror) => ({
+        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request)),
+        patienceMs: mirror.waitMs,
+      }))
       return {
         key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`,
         isShared,
-        list: [upstream.openBlob(origin.repository, digest, rest)],
+        list: [...mirrors, upstream.openBlob(origin.repository, digest, rest)],
       }
     },
+    async manifest(origin, digest, request) {
+      for (const mirror of mirrorsFor(origin)) {
+        const found = await manifestOfMirror(mirror, digest, request)
+        if (found !== undefined) return found
+      }
+      const reference = { kind: 'digest', digest } as const
+      return client(origin.upstream).getManifest(origin.repository, reference, request)
+    },
+    lied(upstream) {
+      liedAt.set(upstream, now())
+    },
   }
+}
+
+/** @returns undefined when the mirror does not give it, for whatever reason, or not in time */
+async function manifestOfMirror(
+  { client, repository, waitMs }: MirrorOfRepository,
+  digest: Digest,
+  request: UpstreamRequest,
+): Promise<FetchedManifest | undefined> {
+  const controller = new AbortController()
+  const deadline = setTimeout(() => {
+    const message = `${client.entry.id} sends no manifest`
+    // For its gate: a mirror that hangs is not asked for long.
+    controller.abort(new SourceError('unavailable', message, { isAway: true }))
+  }, waitMs)
+  try {
+    const reference = { kind: 'digest', digest } as const
+    const { signal } = controller
+    return await client.getManifest(repository, reference, { ...forMirror(request), signal })
+  } catch (error) {
+    if (error instanceof SourceError) return undefined
+    throw error
+  } finally {
+    clearTimeout(deadline)
+  }
+}
+
+/** A mirror is asked with its own credentials: those of the request are for the upstream. */
+function forMirror({ headers }: UpstreamRequest): UpstreamRequest {
+  return headers === undefined ? {} : { headers }
 }

@@ -43,7 +43,9 @@ const distantPauseMs = 5000
  */
 export class Fill implements FollowedFill {
   readonly digest: Digest
-  readonly bell: Bell = createBell()
+  /** Of everything that happens; who reads need not know who else comes and goes. */
+  readonly #everything: Bell = createBell()
+  readonly bell: Bell = createBell(this.#everything)
   readonly options: FillOptions
   readonly #deps: FillDeps
   readonly #order: SourceOrder
@@ -80,7 +82,7 @@ export class Fill implements FollowedFill {
   #wokenAt = 0
 
   constructor(start: FillStart, deps: FillDeps) {
-    const { options, observer, now } = deps
+    const { options, observer, lanes, now } = deps
     this.digest = start.digest
     this.options = options
     this.#deps = deps
@@ -89,7 +91,7 @@ export class Fill implements FollowedFill {
     this.#size = start.size
     this.#sizeConfirmed = start.size !== undefined
     this.#startedAt = now()
-    this.#order = createSourceOrder(start.sources, { ...options, now })
+    this.#order = createSourceOrder(start.sources, { ...options, now, isFull: lanes.isFull })
     this.#trust = createTrust(this.#order, start.size !== undefined)
     this.#disk = createFillDisk({ openSink: start.openSink, options, observer })
     this.#owners = createOwners({
@@ -146,7 +148,7 @@ export class Fill implements FollowedFill {
     this.#order.add(start.sources)
     if (start.priority !== 'prefetch') this.#priority = 'client'
     this.#deps.observer.joined?.()
-    this.bell.ring()
+    this.#everything.ring()
   }
 
   /**
@@ -154,7 +156,7 @@ export class Fill implements FollowedFill {
    * @throws SourceError, `busy` when no place at a source becomes free in time; the signal's reason
    */
   async openReader(signal: AbortSignal | undefined): Promise<FillReader> {
-    const wake = () => this.bell.ring()
+    const wake = () => this.#everything.ring()
     signal?.addEventListener('abort', wake, { once: true })
     const joined = this.#owners.join()
     const joinedAt = this.#deps.now()
@@ -185,14 +187,14 @@ export class Fill implements FollowedFill {
 
   /** Waits until nobody reads it (not after `abort`), then lets go of memory and file. Call it once, after `run`. */
   async close(): Promise<void> {
-    while (this.readerCount > 0 && !this.#stopped) await this.bell.wait()
+    while (this.readerCount > 0 && !this.#stopped) await this.#everything.wait()
     await this.#store?.close()
     await this.#disk.close()
   }
 
   /** Until anything changes; while it has no place at a source only so long. @throws SourceError `busy` */
   async #waitInQueue(joinedAt: number): Promise<void> {
-    if (this.#queuedSince === undefined) return this.bell.wait()
+    if (this.#queuedSince === undefined) return this.#everything.wait()
     const { openTimeoutMs: retryAfterMs } = this.options
     const waited = this.#deps.now() - Math.max(this.#queuedSince, joinedAt)
     if (waited >= retryAfterMs)
@@ -222,7 +224,7 @@ export class Fill implements FollowedFill {
 
   left(reader: OpenFillReader): void {
     this.#owners.remove(reader)
-    this.bell.ring()
+    this.#everything.ring()
   }
 
   createBypass(): Bypass {
@@ -325,7 +327,7 @@ export class Fill implements FollowedFill {
     while (this.#frontier?.done !== true) {
       signal.throwIfAborted()
       const run = this.#store === undefined ? wholeBlob : this.#store.pieces.missingRun()
-      if (run === undefined) await this.bell.wait()
+      if (run === undefined) await this.#everything.wait()
       else await this.#runMain(run)
     }
     return this.#frontier.digest
@@ -353,8 +355,8 @@ export class Fill implements FollowedFill {
 
   /** Until the time is over or anything changes. */
   async #pause(ms: number): Promise<void> {
-    const timer = setTimeout(() => this.bell.ring(), ms)
-    await this.bell.wait()
+    const timer = setTimeout(() => this.#everything.ring(), ms)
+    await this.#everything.wait()
     clearTimeout(timer)
   }
 

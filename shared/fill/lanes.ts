@@ -10,6 +10,8 @@ export interface Lanes {
   enter(name: string, priority: FillPriority, signal: AbortSignal): Promise<() => void>
   /** Whether `enter` would not wait. */
   hasRoom(name: string): boolean
+  /** Whether the source itself has as many as it may. */
+  isFull(name: string): boolean
   /** Requests open now. */
   readonly open: number
 }
@@ -31,7 +33,8 @@ export function createLanes({ limitOf, total }: LaneLimits): Lanes {
   let open = 0
 
   const openAt = (name: string) => openBy.get(name) ?? 0
-  const hasRoom = (name: string) => open < total && openAt(name) < limitOf(name)
+  const isFull = (name: string) => openAt(name) >= limitOf(name)
+  const hasRoom = (name: string) => open < total && !isFull(name)
 
   function admit(name: string): () => void {
     open++
@@ -61,6 +64,7 @@ export function createLanes({ limitOf, total }: LaneLimits): Lanes {
 
   return {
     hasRoom,
+    isFull,
     async enter(name, priority, signal) {
       signal.throwIfAborted()
       if (hasRoom(name)) return admit(name)

@@ -9,6 +9,8 @@ export interface SourceOrderOptions {
   /** The longest pause that a busy source may ask for. */
   readonly maxBusyMs: number
   readonly now: () => number
+  /** Whether all places at the source of this name are taken. */
+  readonly isFull?: (name: string) => boolean
 }
 
 /** A source and what this fill has seen of it. */
@@ -56,7 +58,7 @@ const progressBytes = 256 * 1024
 const maxSources = 30
 
 export function createSourceOrder(first: SourceList, options: SourceOrderOptions): SourceOrder {
-  const { attempts, retryDelaysMs, maxBusyMs, now } = options
+  const { attempts, retryDelaysMs, maxBusyMs, now, isFull = () => false } = options
   const all: RankedSource[] = []
   const unread: SourceList[] = [first]
   const providers: (() => readonly BlobSource[] | Promise<readonly BlobSource[]>)[] = []
@@ -103,8 +105,16 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
     return revived
   }
 
+  /** Only the last one that is left is waited for: who has the places of another may be slow for ever. */
+  function isPassed(source: RankedSource): boolean {
+    const behind = all.slice(all.indexOf(source) + 1)
+    return isFull(source.blob.name) && behind.some(({ dead }) => !dead)
+  }
+
   function pick(): { source: RankedSource; waitMs: number } | undefined {
-    const inTurn = [...all.slice(position), ...all.slice(0, position)].filter(({ dead }) => !dead)
+    const inTurn = [...all.slice(position), ...all.slice(0, position)].filter(
+      (source) => !source.dead && !isPassed(source),
+    )
     const at = now()
     const ready = inTurn.find((source) => source.readyAt <= at)
     const soonest = inTurn.reduce<RankedSource | undefined>(
@@ -116,7 +126,7 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
   }
 
   const ready = (): RankedSource[] =>
-    all.filter((source) => !source.dead && source.readyAt <= now())
+    all.filter((source) => !source.dead && source.readyAt <= now() && !isPassed(source))
 
   return {
     all,

@@ -28,17 +28,20 @@ const goodbyeMs = 1000
 export async function openTransfer(source: BlobSource, request: TransferRequest) {
   const controller = new AbortController()
   const signal = AbortSignal.any([request.signal, controller.signal])
+  const { patienceMs = Infinity } = source
+  const headersTimeoutMs = Math.min(request.headersTimeoutMs, patienceMs)
+  const stallMs = Math.min(request.stallMs, patienceMs)
   const deadline = setTimeout(() => {
     const message = `${source.name} sends no headers`
     controller.abort(new SourceError('unavailable', message, { isAway: true }))
-  }, request.headersTimeoutMs)
+  }, headersTimeoutMs)
   try {
     const opening = source.open({ offset: request.offset, end: request.end, signal })
     const opened = await orAborted(opening, signal, () => {
       // A source that opens after all must not stay open.
       opening.then((late) => late.cancel()).catch(() => undefined)
     })
-    return follow(source.name, opened, { signal, controller, stallMs: request.stallMs })
+    return follow(source.name, opened, { signal, controller, stallMs })
   } catch (error) {
     throw signal.aborted ? signal.reason : asSourceError(source.name, error)
   } finally {

@@ -37,6 +37,8 @@ export class SourceError extends Error {
 export interface BlobSource {
   /** For logs and metrics, and the lane that bounds its open requests: an upstream's id. No secret. */
   readonly name: string
+  /** Milliseconds without headers or bytes after which it is replaced, where the fill's own deadlines are later. */
+  readonly patienceMs?: number
   /**
    * Asks for the blob's bytes from `offset` to before `end` (to the blob's end when absent).
    * Resolves when the headers are here. The caller reads to the end or cancels.

@@ -262,6 +262,29 @@ test('a pause that an upstream asks for is told to the client', async (t) => {
   }
 })
 
+test('of two mirrors of an upstream, the one that has a blob serves it', async (t) => {
+  const [near, far] = [await startUpstream(), await startUpstream()]
+  t.after(() => Promise.all([near.close(), far.close()]))
+  const { edge, upstream, pull } = await startMirror(t, {
+    entry: { mirrors: ['near', 'far'] },
+    more: [
+      { id: 'near', url: near.url.origin },
+      { id: 'far', url: far.url.origin },
+    ],
+  })
+  for (const fault of [{ status: 404 }, { status: 403 }, { status: 500 }, { cutAt: mebibyte }]) {
+    const bytes = bytesOf(JSON.stringify(fault), 2 * mebibyte)
+    const digest = near.addBlob(app, bytes)
+    far.addBlob(app, bytes)
+    near.fault({ digest, method: 'GET' }, fault)
+    const got = await pull(`/v2/${app}/blobs/${digest}`)
+    assert.deepEqual([got.status, got.isWhole], [200, true], JSON.stringify(fault))
+    assert.ok(got.body.equals(bytes), JSON.stringify(fault))
+    assert.equal(upstream.delivered(digest).gets, 0, 'nor was the upstream asked')
+  }
+  await waitFor('all to be held', async () => (await edge.metric('outport_edge_cache_blobs')) === 4)
+})
+
 test('of two upstreams that should both have a blob, the one that has it serves it', async (t) => {
   const other = await startUpstream()
   t.after(() => other.close())

@@ -91,6 +91,23 @@ test('a source that stalls is replaced, before its headers and in its body', () 
     assert.ok(sources.every((source) => source.requests.every(({ open }) => !open)))
   }))
 
+test('a source with less patience than the fill is replaced sooner', () =>
+  withFills({ headersTimeoutMs: 60_000, stallMs: 60_000 }, async ({ join, failures }) => {
+    const impatient = (name: string, script: RequestScript) => ({
+      ...createScriptedSource(blob, { name, script: () => script }),
+      patienceMs: 60,
+    })
+    const good = createScriptedSource(blob, { name: 'good' })
+    const sources = [
+      impatient('mute', { stallHeaders: true }),
+      impatient('slow', { stallAfter: 2 * mib }),
+      good,
+    ]
+    assert.ok((await readFrom(await join(digest, sources))).equals(blob))
+    assert.deepEqual(failures, ['mute: mute sends no headers', 'slow: slow stalled for 60 ms'])
+    assert.equal(good.requests[0]?.offset, 2 * mib)
+  }))
+
 test('a body that ends early is continued like one that is cut', () =>
   withFills({}, async ({ join }) => {
     const source = createScriptedSource(blob, { script: scripted({ endAfter: 3 * mib }) })
@@ -318,6 +335,37 @@ test('what was fetched stays for the next fill when all sources are gone in the 
       healthy.requests.map(({ offset }) => offset),
       [3 * mib],
     )
+  }))
+
+test('who comes back before a failed fill has let go of its file goes on there, too', () =>
+  withFills({ attempts: 2, retryDelaysMs: [0] }, async ({ join, ended, disk }) => {
+    const dying = createScriptedSource(blob, {
+      script: (request) => (request === 0 ? { cutAfter: 3 * mib + 5 } : { fail: 'unavailable' }),
+    })
+    const letGo = Promise.withResolvers<void>()
+    let closed = false
+    const openSink = async () => {
+      const opened = await disk.openSink()
+      const close = async (): Promise<void> => {
+        await letGo.promise
+        closed = true
+        await opened.sink.close()
+      }
+      return { ...opened, sink: { ...opened.sink, close } }
+    }
+    const first = await join(digest, only(dying), { openSink })
+    await assert.rejects(readFrom(first), { code: 'unavailable' })
+    await ended()
+    await first.close()
+    let closedBefore: boolean | undefined
+    const openNext = () => {
+      closedBefore = closed
+      return disk.openSink()
+    }
+    const next = join(digest, only(createScriptedSource(blob)), { openSink: openNext })
+    letGo.resolve()
+    assert.ok((await readFrom(await next)).equals(blob))
+    assert.equal(closedBefore, true)
   }))
 
 test('a refusal in mid-fill is answered with what the source list brings when asked again', () =>

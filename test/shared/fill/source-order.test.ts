@@ -40,6 +40,9 @@ async function fail(
   )
 }
 
+const namesOf = (sources: ReturnType<SourceOrder['candidates']>) =>
+  sources.map(({ blob }) => blob.name)
+
 test('before the first headers each source is asked once, and the origin has the last word', async () => {
   const sources = order(named('peer', 'origin'))
   assert.equal(await next(sources), 'peer')
@@ -77,6 +80,26 @@ test('a source that brings bytes between its failures is never given up', async 
   sources.started()
   for (let round = 0; round < 20; round++) await fail(sources, 'unavailable', plenty)
   assert.equal(await next(sources), 'a')
+})
+
+test('of sources without a free place only the last one is waited for', async () => {
+  const full = new Set(['a', 'b', 'c'])
+  const sources = createSourceOrder(named('a', 'b', 'c'), {
+    attempts: 3,
+    retryDelaysMs: [0],
+    maxBusyMs: 0,
+    now: () => 0,
+    isFull: (name) => full.has(name),
+  })
+  sources.started()
+  assert.equal(await next(sources), 'c')
+  assert.deepEqual(namesOf(sources.candidates()), ['c'])
+  full.delete('b')
+  assert.equal(await next(sources), 'b')
+  await fail(sources, 'absent')
+  assert.equal(await next(sources), 'c')
+  await fail(sources, 'absent')
+  assert.equal(await next(sources), 'a', 'it is the last one left')
 })
 
 test('a busy source is left alone as long as it asks, within reason, and others go on', async () => {

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import type { Origin } from '../../../edge/cache/cache-index.ts'
+import { createSources } from '../../../edge/sources/sources.ts'
+import { parseRepositoryName } from '../../../shared/oci/reference.ts'
+import { createUpstreamClient } from '../../../shared/upstream/client.ts'
+import { createRegistries } from '../../../shared/upstream/registries.ts'
+import { addImage, startUpstream, type Upstream } from '../../kit/upstream.ts'
+
+const repository = parseRepositoryName('team/app')
+const origin: Origin = { upstream: 'hub', repository }
+
+/** Sources of `hub`, which `near` stands for; both want a log-in. */
+async function startWorld(t: TestContext, now = () => 0) {
+  const upstreams = new Map<string, Upstream>()
+  const entries = []
+  for (const id of ['hub', 'near']) {
+    const users = { [id]: 'secret', client: 'secret' }
+    const upstream = await startUpstream({ auth: { scheme: 'basic', users } })
+    t.after(() => upstream.close())
+    upstreams.set(id, upstream)
+    const credential = { username: id, password: 'secret' }
+    entries.push({ id, url: upstream.url, credential })
+  }
+  const clients = createRegistries(entries).entries.map((entry) => createUpstreamClient({ entry }))
+  t.after(() => Promise.all(clients.map((client) => client.close())))
+  const clientOf = (upstream: string) => {
+    const client = clients.find(({ entry }) => entry.id === upstream)
+    assert.ok(client)
+    return client
+  }
+  const mirrorsOf = (upstream: string) => ({
+    list: upstream === 'hub' ? [{ id: 'near', prefix: undefined }] : [],
+    waitMs: 5000,
+  })
+  const [hub, near] = ['hub', 'near'].map((id) => upstreams.get(id))
+  assert.ok(hub && near)
+  return { hub, near, sources: createSources(clientOf, { mirrorsOf, now }) }
+}
+
+const loginsAt = ({ requests }: Upstream) =>
+  new Set(
+    requests.flatMap(({ headers: { authorization = '' } }) => {
+      return authorization === '' ? [] : atob(authorization.replace('Basic ', '')).split(':')[0]
+    }),
+  )
+
+test("a client's own credential goes to the upstream, and to no mirror of it", async (t) => {
+  const { hub, near, sources } = await startWorld(t)
+  const { manifest, layer } = addImage(hub, repository)
+  addImage(near, repository)
+  const other = addImage(hub, repository, { seed: 'other' })
+  const credential = { username: 'client', password: 'secret' }
+  const request = { credential, identity: 'client', headers: { 'x-request-id': 'one' } }
+  for (const digest of [manifest, other.manifest])
+    assert.equal((await sources.manifest(origin, digest, request))?.digest, digest)
+  const { list } = sources.of(origin, layer, request)
+  assert.deepEqual(
+    list.map(({ name, patienceMs }) => [name, patienceMs]),
+    [
+      ['near', 5000],
+      ['hub', undefined],
+    ],
+  )
+  for (const source of list) {
+    const opened = await source.open({ offset: 0, signal: AbortSignal.timeout(5000) })
+    opened.cancel()
+  }
+  assert.deepEqual([...loginsAt(hub)], ['client'])
+  assert.deepEqual([...loginsAt(near)], ['near'])
+  assert.ok(near.requests.every(({ headers }) => headers['x-request-id'] === 'one'))
+})
+
+test('a mirror that lied is left alone for ten minutes; the upstream itself is asked all the same', async (t) => {
+  let now = 0
+  const { hub, near, sources } = await startWorld(t, () => now)
+  const { manifest, layer } = addImage(hub, repository)
+  addImage(near, repository)
+  const namesOf = () => sources.of(origin, layer, {}).list.map(({ name }) => name)
+  assert.deepEqual(namesOf(), ['near', 'hub'])
+  sources.lied('near')
+  sources.lied('hub')
+  now = 599_999
+  assert.deepEqual(namesOf(), ['hub'])
+  assert.ok(await sources.manifest(origin, manifest, {}))
+  assert.equal(near.requests.length, 0)
+  now = 600_000
+  assert.deepEqual(namesOf(), ['near', 'hub'])
+})
