@@ -1,7 +1,10 @@
 import { checkOrigin, isLoopback } from '../shared/config/server-options.ts'
 import { isExemption, proxyProblem } from '../shared/http/proxy.ts'
+import { isRepositoryName, parseReference } from '../shared/oci/reference.ts'
 import type { EdgeListenerOptions, RawOptions, UpstreamOptions } from './config.ts'
+import { nameInPin } from './mirror/pins.ts'
 import { primaryId, upstreamTable } from './upstreams/configured.ts'
+import { parseMirror } from './upstreams/mirrors.ts'
 
 // What the schema cannot say of an edge's options: how they go together.
 
@@ -70,8 +73,47 @@ export function checkUpstreams(options: RawOptions, report: Report): void {
       }
       owners.set(name, upstream.id)
     }
-    if (at !== undefined) checkUpstream(upstream, at, report)
+    if (at === undefined) return
+    checkUpstream(upstream, at, report)
+    checkMirrors(upstream, table, { at: `${at}.mirrors`, report })
   })
+}
+
+function checkMirrors(
+  { id: upstream, access, mirrors }: UpstreamOptions,
+  table: readonly UpstreamOptions[],
+  { at, report }: { readonly at: string; readonly report: Report },
+): void {
+  if (access === 'passthrough' && mirrors.length > 0)
+    return report(at, 'are not for passthrough: a mirror knows nothing of what a client may read')
+  const seen = new Set<string>()
+  mirrors.forEach((text, index) => {
+    const mirror = parseMirror(text)
+    const problem =
+      mirror === undefined
+        ? `'${text}' is neither an id nor an id, a slash and the beginning of repository names`
+        : seen.has(mirror.id)
+          ? `'${mirror.id}' is listed already`
+          : mirrorProblem(mirror.id, upstream, table)
+    if (problem !== undefined) report(`${at}.${index}`, problem)
+    if (mirror !== undefined) seen.add(mirror.id)
+  })
+}
+
+function mirrorProblem(
+  id: string,
+  upstream: string,
+  table: readonly UpstreamOptions[],
+): string | undefined {
+  if (id === upstream) return 'is the upstream itself'
+  if (id === primaryId) return 'is the primary, which mirrors nobody'
+  // Filtered, not found: a wrong one is a hole in the table.
+  const [mirror] = table.filter((other) => other.id === id)
+  if (mirror === undefined)
+    return `no upstream has the id '${id}'; there are ${table.map((other) => other.id).join(', ')}`
+  if (mirror.access === 'passthrough')
+    return `'${id}' is for clients with their own logins (passthrough), and is asked for nobody else`
+  return undefined
 }
 
 function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): void {
@@ -82,6 +124,8 @@ function checkUpstream(upstream: UpstreamOptions, at: string, report: Report): v
   if (access === 'passthrough') {
     if (credentials !== undefined)
       report(`${at}.credentials`, 'are of no use with passthrough: clients bring their own')
+    if (upstream.prefetch !== 'off')
+      report(`${at}.prefetch`, "must be off with passthrough: each client's own login decides")
     if (upstream.kind === 'outport')
       report(`${at}.access`, 'must be open: an Outport has robots for its edges')
     checkClearCredentials(upstream, at, report)
@@ -104,6 +148,20 @@ export function checkShares(options: RawOptions, report: Report): void {
     const name = `${upstream} ${project ?? ''}`
     if (named.has(name)) report(at, 'another share is of the same')
     named.add(name)
+  })
+}
+
+export function checkPins(options: RawOptions, report: Report): void {
+  const ids = upstreamTable(options).map(({ id }) => id)
+  options.cache.pins.forEach(({ upstream, repository, references = [] }, index) => {
+    const at = `cache.pins.${index}`
+    if (!ids.includes(upstream)) report(`${at}.upstream`, `no upstream has the id '${upstream}'`)
+    if (!isRepositoryName(nameInPin(repository)))
+      report(`${at}.repository`, `'${repository}' is neither a repository's name nor 'name/**'`)
+    references.forEach((reference, place) => {
+      if (parseReference(reference) === undefined)
+        report(`${at}.references.${place}`, `'${reference}' is neither a tag nor a digest`)
+    })
   })
 }
 

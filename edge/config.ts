@@ -29,6 +29,7 @@ import {
 import { readyMade } from '../shared/upstream/ready-made.ts'
 import {
   checkListenerNames,
+  checkPins,
   checkPrimary,
   checkProxy,
   checkShares,
@@ -74,6 +75,13 @@ const clientCert = optional(
     }),
   }),
 )
+
+/** Off unless somebody says so: who only looks at manifests, as scanners do, would have whole images fetched. */
+const prefetchOption = choice(['off', 'on', 'platforms'], {
+  default: 'off',
+  description:
+    'What is fetched ahead, behind what clients wait for, when a client gets a manifest that is new here: nothing (`off`), all that it names (`on`), or of an index only the platforms that this edge has served in the last 30 days (`platforms`).',
+})
 
 /** How the tags of an upstream are answered. */
 const tagOptions = ({ ttl, negativeTtl }: { readonly ttl: string; readonly negativeTtl: string }) =>
@@ -148,7 +156,17 @@ const upstreamSchema = group({
     description:
       'Follows redirects of manifests too: for a registry that is only a front of others.',
   }),
+  mirrors: list(text({ description: "An upstream's id, or `id/prefix`." }), {
+    description:
+      'Other upstreams that have its content too, by their ids: blobs, and manifests by digest, are asked of these first, in this order, with their own credentials. Behind an id and a slash stands what repository names begin with there: `harbor/hub-proxy`. Tags and lists are its own alone.',
+  }),
+  mirror_wait: duration({
+    default: '2s',
+    minimum: 1,
+    description: 'A mirror that sends nothing for this long is given up for the next source.',
+  }),
   ...tagOptions({ ttl: '60s', negativeTtl: '10s' }),
+  prefetch: prefetchOption,
   rate_budget: count({
     default: 10,
     description:
@@ -215,6 +233,7 @@ const edgeSchema = group({
         "Allows to send this edge's secret to a plain http URL that is not on this machine.",
     }),
     ...tagOptions({ ttl: '5s', negativeTtl: '0s' }),
+    prefetch: prefetchOption,
     limits: upstreamLimits,
   }),
   ready_made: list(choice(readyMadeIds, { description: 'A public registry.' }), {
@@ -258,6 +277,24 @@ const edgeSchema = group({
       {
         description:
           'What an upstream, or one project of the primary, may take of the cache at most; what goes for its sake is its own.',
+      },
+    ),
+    pins: list(
+      group({
+        upstream: text({ description: "An upstream's id." }),
+        repository: text({
+          description:
+            'A repository, as clients name it there (`library/alpine`), or all below a path: `prod/**`.',
+        }),
+        references: optional(
+          list(text({ description: 'A tag or a digest.' }), {
+            description: 'Which of its images. Left out: those that its tags name here.',
+          }),
+        ),
+      }),
+      {
+        description:
+          'Images that stay in the cache, once they are here, whoever needs room; not what a tag has moved away from. Together they may have 80 % of it, above that some go too.',
       },
     ),
     proof_ttl: duration({
@@ -423,6 +460,7 @@ export const edgeSection = defineSection({
       },
     },
     { reads: ['cache', 'upstreams', 'primary', 'ready_made'], check: checkShares },
+    { reads: ['cache', 'upstreams', 'primary', 'ready_made'], check: checkPins },
     {
       reads: ['fill'],
       check: ({ fill }, report) => {

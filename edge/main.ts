@@ -31,8 +31,10 @@ import {
 import { createBlobs } from './mirror/blobs.ts'
 import { createLists } from './mirror/lists.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
+import { createPins } from './mirror/pins.ts'
+import { createPrefetch } from './mirror/prefetch.ts'
 import { createEdgeServer } from './server.ts'
-import { createSources } from './sources/sources.ts'
+import { createSources, type Sources } from './sources/sources.ts'
 import {
   createAsk,
   createClients,
@@ -40,6 +42,7 @@ import {
   proxiesOf,
   readUpstreamFiles,
 } from './upstreams/clients.ts'
+import { createMirrors } from './upstreams/mirrors.ts'
 import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 
 /** Files of the cache that are kept open without a reader. */
@@ -143,18 +146,19 @@ async function startParts({
   for (const url of new Set(proxies))
     if (url !== undefined) log.info({ url }, 'upstreams are reached through a proxy')
   registerUpstreams(registry, clients.all)
+  const client = clients.of
+  const sources = createSources(client, { mirrorsOf: createMirrors(edge.upstreams) })
   const fills = createFills({
     pool,
     hasher,
     limitOf: (source) => registries.resolve(source)?.maxBlobRequests ?? 1,
     maxFills: edge.fill.concurrent,
     options: fillOptions(edge),
-    observer: observeFills(metrics, { log, disk, blobs: cached }),
+    observer: observeFills(metrics, { log, disk, blobs: cached, sources }),
   })
   fillsRef.current = fills
   closers.push(() => fills.close())
 
-  const client = clients.of
   const { ask, close: closeAsk } = createAsk(edge, filesOf(primaryOf(edge)))
   closers.push(closeAsk)
   const secret =
@@ -178,13 +182,26 @@ async function startParts({
       passthrough === undefined ? accessOf(id) !== 'passthrough' : id === passthrough,
     )
   const rules = rulesOf(edge.upstreams)
+  const pins = createPins({
+    pins: edge.cache.pins,
+    index,
+    blobs: cached,
+    onDiskFailed: disk.failed,
+  })
+  await pins.mark()
   const manifests = createManifests({
     index,
     blobs: cached,
     memory,
     client,
+    sources,
     rules,
     onStale: (upstream, reason) => metrics.staleTag(upstream, reason),
+    onTagMoved: (origin) => pins.changed(origin),
+    onFetched: (origin, digest) => {
+      pins.changed(origin)
+      prefetch.arrived(origin, digest)
+    },
     now: Date.now,
     onDiskFailed: disk.failed,
   })
@@ -193,8 +210,20 @@ async function startParts({
     memory,
     fills,
     client,
-    sources: createSources(client),
+    sources,
   })
+  const prefetchModes = new Map(edge.upstreams.map(({ id, prefetch }) => [id, prefetch]))
+  const prefetch = createPrefetch({
+    modeOf: (upstream) => prefetchModes.get(upstream) ?? 'off',
+    index,
+    manifests,
+    blobs,
+    mayStore: () => !disk.isFailing(),
+    onDone: (outcome) => metrics.prefetched(outcome),
+    onDiskFailed: disk.failed,
+    now: Date.now,
+  })
+  closers.push(() => prefetch.close())
   const lists = createLists({
     client,
     index,
@@ -222,6 +251,7 @@ async function startParts({
         manifests,
         blobs,
         lists,
+        prefetch,
         sender,
         onServed: (source, bytes) => metrics.served(source, bytes),
       },
@@ -305,11 +335,18 @@ function observeFills(
     log,
     disk,
     blobs,
-  }: { readonly log: Logger; readonly disk: DiskHealth; readonly blobs: CachedBlobs },
+    sources,
+  }: {
+    readonly log: Logger
+    readonly disk: DiskHealth
+    readonly blobs: CachedBlobs
+    readonly sources: Sources
+  },
 ) {
   return {
     joined: () => metrics.coalesced(),
     sourceLied: (source: string, digest: string) => {
+      sources.lied(source)
       log.error({ upstream: source, digest }, 'an upstream sent other bytes than the digest says')
     },
     diskFailed: disk.failed,

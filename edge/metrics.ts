@@ -6,6 +6,7 @@ import type { EvictionObserver } from './cache/evict.ts'
 import type { MemoryCache } from './cache/memory.ts'
 import type { Fills } from '../shared/fill/fills.ts'
 import type { UpstreamClient } from '../shared/upstream/fetch.ts'
+import type { PrefetchOutcome } from './mirror/prefetch.ts'
 import type { StaleReason } from './mirror/tags.ts'
 
 /** What the edge counts beside its HTTP servers. */
@@ -20,6 +21,8 @@ export interface EdgeMetrics {
   staleTag(upstream: string, reason: StaleReason): void
   /** A reader that joined a fill which was already running. */
   coalesced(): void
+  /** Something was to be fetched ahead. */
+  prefetched(outcome: PrefetchOutcome): void
 }
 
 export interface EdgeMetricsDeps {
@@ -175,6 +178,13 @@ export function createEdgeMetrics({
     help: 'Readers that joined a fill which was already running.',
     registers,
   })
+  const prefetched = new Counter({
+    name: 'outport_edge_prefetched_total',
+    help: 'Manifests and blobs that were to be fetched ahead: held now, failed, or dropped because too many waited or the disk fails.',
+    labelNames: ['outcome'],
+    registers,
+  })
+  for (const outcome of ['held', 'failed', 'dropped'] as const) prefetched.inc({ outcome }, 0)
   registerGauges(registry, [
     {
       name: 'outport_edge_fills_running',
@@ -212,6 +222,11 @@ export function createEdgeMetrics({
       value: () => blobs.room.reservedBytes,
     },
     {
+      name: 'outport_edge_cache_pinned_bytes',
+      help: 'Bytes held of what is pinned; above 80 % of the capacity some of it goes too.',
+      value: () => blobs.room.pinnedBytes,
+    },
+    {
       name: 'outport_edge_cache_failing',
       help: '1 since a blob found no room or the disk failed, until one is stored well after that.',
       value: () => (disk.isFailing() ? 1 : 0),
@@ -232,5 +247,6 @@ export function createEdgeMetrics({
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
     staleTag: (upstream, reason) => stale.inc({ upstream, reason }),
     coalesced: () => coalesced.inc(),
+    prefetched: (outcome) => prefetched.inc({ outcome }),
   }
 }

@@ -46,14 +46,16 @@ export interface CachedBlobs {
   used(digest: Digest): void
   /** It may be that nobody asks for a held blob again: it goes next when room is needed, unless somebody does. */
   demote(digest: Digest): void
+  /** Which blobs stay from now on, held or to come, whoever needs room: up to 80 % of it. */
+  setPins(pins: ReadonlySet<Digest>): void
   /** Reads a held blob, and drops it unless it is right. @param pause waited for after each read of so many bytes */
   check(digest: Digest, pause: (bytes: number) => Promise<void>): Promise<void>
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
   drop(digest: Digest): Promise<void>
   /** Held bytes and blobs, for the metrics. */
   readonly total: { readonly bytes: number; readonly count: number }
-  /** Bytes that may be held, and those on their way. */
-  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes'>
+  /** Bytes that may be held, those on their way, and those that are pinned. */
+  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes' | 'pinnedBytes'>
   close(): Promise<void>
 }
 
@@ -137,11 +139,18 @@ export async function createCachedBlobs({
     await publish()
     const before = index.stored(digest)
     const changedAt = await files.changedAt(digest)
-    await index.putStored(digest, {
+    const entry: StoredEntry = {
       size,
       ...(changedAt !== undefined && { changedAt, provedAt: now() }),
       ...(owner !== undefined && { owner }),
-    })
+    }
+    try {
+      await index.putStored(digest, entry)
+    } catch (error) {
+      // A file without an entry is counted by nobody, and never goes.
+      if (before === undefined) await files.remove(digest).catch(() => undefined)
+      throw error
+    }
     total.bytes += size - (before?.size ?? 0)
     if (before === undefined) total.count++
     counted?.()
@@ -256,6 +265,7 @@ export async function createCachedBlobs({
     fetched: (digest, blob) => evictor.fetched(digest, blob),
     used: (digest) => evictor.used(digest),
     demote: (digest) => evictor.demote(digest),
+    setPins: (pins) => evictor.setPins(pins),
     async open(digest) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined

@@ -18,6 +18,10 @@ export interface Evictor {
   removed(digest: Digest): void
   /** It may be that nobody asks for it again: it goes next, unless somebody does. */
   demote(digest: Digest): void
+  /** Which blobs stay, whoever needs room, from now on; as long as they take no more than their part of the capacity. */
+  setPins(pins: ReadonlySet<Digest>): void
+  /** Held bytes of them. */
+  readonly pinnedBytes: number
   /**
    * Makes room for a blob that is to be stored.
    * @returns what gives the room back, once the blob is held or given up
@@ -203,6 +207,13 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     demote(digest) {
       gdsf.demote(digest)
       unsaved.add(digest)
+    },
+    setPins(pins) {
+      gdsf.setPins(pins, deps.ownerOf)
+      checkInBackground()
+    },
+    get pinnedBytes() {
+      return gdsf.pinnedBytes
     },
     async reserve(bytes) {
       reservedBytes += bytes

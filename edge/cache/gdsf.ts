@@ -25,6 +25,9 @@ export interface Gdsf {
   giveUp(now: number, isKept: (digest: Digest) => boolean): GivenUp | undefined
   /** What a restart should know of a blob. */
   recordOf(digest: Digest): UseRecord | undefined
+  /** Takes it out as it is, for `put` of another order of the same clock. */
+  take(digest: Digest): HeldBlob | undefined
+  put(blob: HeldBlob): void
   /** Blobs that are here since before the start, before any is added; one without a record is the first to go. */
   restore(blobs: Iterable<HeldBlob>): void
   /** Whether it is here. */
@@ -160,6 +163,16 @@ export function createGdsf(clock: GdsfClock = { age: undefined }): Gdsf {
     for (let top = heap[0]; top !== undefined && top.queued < top.priority; top = heap[0])
       settle(top)
   }
+  const recordOf = (digest: Digest): UseRecord | undefined => {
+    const entry = entries.get(digest)
+    if (entry === undefined) return undefined
+    const { uses, lastUse, cost, priority } = entry
+    return { uses, lastUse, cost, priority }
+  }
+  const putBack = ({ digest, bytes, record }: HeldBlob): void => {
+    const known = record ?? { uses: 0, lastUse: 0, cost: 1, priority: 0 }
+    insert({ digest, bytes, ...known, queued: known.priority, place: -1 })
+  }
   const lay = (digest: Digest, ghost: Ghost): void => {
     ghosts.set(digest, ghost)
     const most = Math.max(minimumGhosts, entries.size)
@@ -235,21 +248,21 @@ export function createGdsf(clock: GdsfClock = { age: undefined }): Gdsf {
         for (const entry of kept) enqueue(entry)
       }
     },
-    recordOf(digest) {
+    recordOf,
+    take(digest) {
       const entry = entries.get(digest)
       if (entry === undefined) return undefined
-      const { uses, lastUse, cost, priority } = entry
-      return { uses, lastUse, cost, priority }
+      const record = recordOf(digest)
+      remove(digest)
+      return { digest, bytes: entry.bytes, record }
     },
+    put: putBack,
     restore(blobs) {
       const all = [...blobs]
       // Nothing that is here stands below the last one that went.
       for (const { record } of all)
         if (record !== undefined) clock.age = Math.min(clock.age ?? Infinity, record.priority)
-      for (const { digest, bytes, record } of all) {
-        const known = record ?? { uses: 0, lastUse: 0, cost: 1, priority: 0 }
-        insert({ digest, bytes, ...known, queued: known.priority, place: -1 })
-      }
+      for (const blob of all) putBack(blob)
     },
   }
 }

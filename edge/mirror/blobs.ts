@@ -1,4 +1,5 @@
 import type { Fills, FillReader } from '../../shared/fill/fills.ts'
+import type { FillPriority } from '../../shared/fill/lanes.ts'
 import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
@@ -8,7 +9,7 @@ import type { CachedBlobs } from '../cache/blobs.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 import { ownerOf } from '../cache/shares.ts'
-import type { BlobSources } from '../sources/sources.ts'
+import type { Sources } from '../sources/sources.ts'
 import { isRefusal } from '../upstreams/refused.ts'
 
 /** A blob to be sent; a handle is closed by who got it. */
@@ -32,6 +33,12 @@ export interface Blobs {
    * @throws SourceError when it is not to be had
    */
   open(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<OpenedBlob>
+  /**
+   * Has a blob of the origin's repository fetched that nobody waits for yet, behind all those that clients wait for;
+   * resolves when it is held.
+   * @throws SourceError when it will not be
+   */
+  prefetch(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<void>
 }
 
 export interface BlobsDeps {
@@ -39,12 +46,17 @@ export interface BlobsDeps {
   readonly memory: MemoryCache
   readonly fills: Fills
   readonly client: (upstream: string) => UpstreamClient
-  readonly sources: BlobSources
+  readonly sources: Pick<Sources, 'of'>
+}
+
+interface Wanted {
+  readonly request: UpstreamRequest
+  readonly priority: FillPriority
 }
 
 interface JoinedFill {
   readonly handle: FillReader
-  /** Its source is asked for this very repository. */
+  /** Its sources are asked for this very repository. */
   readonly isOwn: boolean
 }
 
@@ -132,7 +144,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   const join = async (
     origin: Origin,
     digest: Digest,
-    request: UpstreamRequest,
+    { request, priority }: Wanted,
   ): Promise<JoinedFill | undefined> => {
     const { key, isShared, list } = sources.of(origin, digest, request)
     let began = false
@@ -143,7 +155,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     }
     const { signal } = request
     try {
-      const start = { digest, sources: list, openSink, ...(signal && { signal }) }
+      const start = { digest, sources: list, openSink, priority, ...(signal && { signal }) }
       const handle = await fills.join(key, start)
       return { handle, isOwn: isOwn() }
     } catch (error) {
@@ -155,13 +167,10 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   }
 
   /** Who has joined another repository's fill needs a link, or the primary's word, before it is shown a byte. */
-  const fill = async (
-    origin: Origin,
-    digest: Digest,
-    request: UpstreamRequest,
-  ): Promise<OpenedBlob> => {
-    let joined = await join(origin, digest, request)
-    while (joined === undefined) joined = await join(origin, digest, request)
+  const fill = async (origin: Origin, digest: Digest, wanted: Wanted): Promise<FillReader> => {
+    const { request } = wanted
+    let joined = await join(origin, digest, wanted)
+    while (joined === undefined) joined = await join(origin, digest, wanted)
     const { handle, isOwn } = joined
     let mayRead = isOwn || blobs.link(origin, digest) !== undefined
     try {
@@ -169,9 +178,18 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     } finally {
       if (!mayRead) await handle.close()
     }
-    if (mayRead) return { kind: 'fill', handle }
+    if (mayRead) return handle
     throw new SourceError('absent', 'the primary has no such blob in this repository')
   }
+
+  /** Whether the repository may show what is held under this digest. */
+  const mayShow = async (
+    origin: Origin,
+    digest: Digest,
+    request: UpstreamRequest,
+  ): Promise<boolean> =>
+    blobs.link(origin, digest) !== undefined ||
+    (blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request)))
 
   return {
     known: (origin, digest) =>
@@ -184,18 +202,27 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       return (await client(origin.upstream).headBlob(origin.repository, digest, request))?.size
     },
     async open(origin, digest, request) {
-      const mayShow =
-        blobs.link(origin, digest) !== undefined ||
-        (blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request)))
-      const held = mayShow ? await openHeld(digest) : undefined
-      return held ?? fill(origin, digest, request)
+      const held = (await mayShow(origin, digest, request)) ? await openHeld(digest) : undefined
+      if (held !== undefined) return held
+      return { kind: 'fill', handle: await fill(origin, digest, { request, priority: 'client' }) }
+    },
+    async prefetch(origin, digest, request) {
+      // Not opened: that would count as a use.
+      if ((await mayShow(origin, digest, request)) && blobs.size(digest) !== undefined) return
+      const handle = await fill(origin, digest, { request, priority: 'prefetch' })
+      try {
+        await handle.whole()
+      } finally {
+        await handle.close()
+      }
     },
   }
 }
 
 /**
  * Bytes that an earlier fill left may be another repository's. The last one has to be asked for whatever else is
- * here: so nothing is proved, and linked, that this repository's own source did not give.
+ * here: so nothing is proved, and linked, that was not given for this very repository, by its upstream or by one of
+ * the mirrors that stand for that.
  */
 function withoutEnd(opened: OpenedSink): OpenedSink {
   const { held, size } = opened

@@ -1,13 +1,14 @@
 import type { Digest } from '../../shared/oci/digest.ts'
-import { parseManifest } from '../../shared/oci/manifest.ts'
 import type { Reference, Tag } from '../../shared/oci/reference.ts'
 import type { NamedManifest, UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { CacheIndex, Origin, TagEntry } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 import { ownerOf } from '../cache/shares.ts'
+import type { Sources } from '../sources/sources.ts'
 import { createRefused, isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
+import { namesOf } from './names.ts'
 import { createTags, type StaleReason, type TagRules, type Tags, type TagsDeps } from './tags.ts'
 
 /** A manifest as its upstream sent it. */
@@ -44,15 +45,20 @@ export interface ManifestsDeps {
   readonly blobs: CachedBlobs
   readonly memory: MemoryCache
   readonly client: (upstream: string) => UpstreamClient
+  readonly sources: Pick<Sources, 'manifest'>
   readonly rules: (upstream: string) => ManifestRules
   readonly onStale: (upstream: string, reason: StaleReason) => void
+  /** Told when a tag points elsewhere, or to nothing. */
+  readonly onTagMoved: (origin: Origin) => void
+  /** Told when a manifest has come. */
+  readonly onFetched: (origin: Origin, digest: Digest) => void
   readonly now: () => number
   readonly onDiskFailed: (error: unknown) => void
 }
 
 /** Manifests and tags of all upstreams. Requests for the same thing share one question. */
 export function createManifests(deps: ManifestsDeps): Manifests {
-  const { index, blobs, memory, client, rules, now } = deps
+  const { index, blobs, memory, client, sources, rules, now } = deps
   const fetchOnce = createShare<HeldManifest | undefined>()
   const refused = createRefused()
 
@@ -87,10 +93,9 @@ export function createManifests(deps: ManifestsDeps): Manifests {
   const fetchManifest = async (
     origin: Origin,
     digest: Digest,
-    request: UpstreamRequest | undefined,
+    request: UpstreamRequest,
   ): Promise<HeldManifest | undefined> => {
-    const reference = { kind: 'digest', digest } as const
-    const fetched = await client(origin.upstream).getManifest(origin.repository, reference, request)
+    const fetched = await sources.manifest(origin, digest, request)
     if (fetched === undefined) return undefined
     const { bytes, mediaType, manifest, size } = fetched
     // The link first, as for a blob: without bytes it does no harm, and bytes without it are fetched once more.
@@ -108,6 +113,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       await remember(() => index.putReferrer(origin, subject.digest, descriptor))
     }
     memory.put(digest, bytes)
+    deps.onFetched(origin, digest)
     return { digest, mediaType, bytes, source: 'upstream' }
   }
 
@@ -121,7 +127,9 @@ export function createManifests(deps: ManifestsDeps): Manifests {
 
   /** What one caller's credential is refused says nothing to the others, who have rights of their own. */
   const forgetTag = async (origin: Origin, tag: Tag, request: UpstreamRequest | undefined) => {
-    if (request?.identity === undefined) await remember(() => index.removeTag(origin, tag))
+    if (request?.identity !== undefined) return
+    await remember(() => index.removeTag(origin, tag))
+    deps.onTagMoved(origin)
   }
 
   const tagOf = (origin: Origin, tag: Tag): TagEntry | undefined => {
@@ -171,6 +179,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     }
     const before = index.tag(origin, tag)?.digest
     await remember(() => index.putTag(origin, tag, entry))
+    if (before !== manifest.digest) deps.onTagMoved(origin)
     if (before !== undefined && before !== manifest.digest)
       await remember(() => demoteImage(origin, { tag, digest: before, by: manifest.bytes }))
     return manifest.digest
@@ -223,19 +232,12 @@ const rateLimitSeenMs = 300_000
 
 /** What a manifest names; an index's own children only. */
 function partsOf(bytes: Buffer): readonly Digest[] {
-  try {
-    const { config, layers, manifests } = parseManifest(bytes, undefined)
-    return [...(config === undefined ? [] : [config]), ...layers, ...manifests].map(
-      ({ digest }) => digest,
-    )
-  } catch {
-    // An upstream's document that is none is passed on as it is, and names nothing.
-    return []
-  }
+  const { blobs, manifests } = namesOf(bytes)
+  return [...blobs, ...manifests].map(({ digest }) => digest)
 }
 
 /** A question that several wait for is not dropped because the first who asked has gone. */
-function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
+export function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
   const { signal: _, ...rest } = request ?? {}
   return rest
 }

@@ -25,6 +25,7 @@ import {
 import type { Blobs } from './blobs.ts'
 import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
+import type { Prefetch } from './prefetch.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -43,6 +44,7 @@ export interface MirrorDeps {
   readonly manifests: Manifests
   readonly blobs: Blobs
   readonly lists: Lists
+  readonly prefetch: Pick<Prefetch, 'served'>
   readonly sender: BlobSender
   /** Bytes that went out, by where they came from. */
   readonly onServed: (source: 'hit' | 'fill', bytes: number) => void
@@ -310,11 +312,11 @@ async function findManifest(
 
 /** @throws OciError when the client's `Accept` has no word for what a tag names */
 function sendManifest(
-  { sender, onServed }: MirrorDeps,
+  { sender, prefetch, onServed }: MirrorDeps,
   asked: Asked,
   { manifest, reference }: { readonly manifest: FoundManifest; readonly reference: Reference },
 ): void {
-  const { request, response, target } = asked
+  const { request, response, target, grant } = asked
   const isTag = reference.kind === 'tag'
   if (isTag && isIndexMediaType(manifest.mediaType) && !acceptsIndex(request.headers.accept)) {
     throw new OciError(
@@ -323,6 +325,10 @@ function sendManifest(
     )
   }
   noteManifest(request, manifest, target.upstream.id)
+  if (request.method === 'GET') {
+    const requestOf = () => new RequestToUpstream(recordOf(request).id, response, grant)
+    prefetch.served(asked.origin, manifest, requestOf)
+  }
   const blob = {
     bytes: manifest.bytes,
     digest: manifest.digest,

@@ -156,6 +156,44 @@ test('a listener of clients who bring their own log-ins is for one upstream, ove
   }
 })
 
+test('mirrors of an upstream are other open upstreams of the table, each once', () => {
+  const hub = { id: 'docker.io' }
+  const corp = { id: 'corp', url: 'https://corp.example', access: 'passthrough' }
+  const upstreams = [{ ...hub, mirrors: ['quay/hub-proxy', 'ghcr.io'], mirror_wait: '500ms' }, quay]
+  const [primary, , ...rest] = load({ upstreams }).upstreams
+  const mine = rest.find(({ id }) => id === 'docker.io')
+  assert.deepEqual([mine?.mirrors, mine?.mirror_wait], [['quay/hub-proxy', 'ghcr.io'], 500])
+  assert.deepEqual([primary?.mirrors, rest.at(-1)?.mirrors], [[], []])
+  // Nobody follows them further.
+  load({
+    upstreams: [
+      { ...hub, mirrors: ['quay'] },
+      { ...quay, mirrors: ['docker.io'] },
+    ],
+  })
+  const at = 'edge.upstreams.0.mirrors'
+  const cases: readonly (readonly [object, string])[] = [
+    [{ ...hub, mirrors: ['docker.io'] }, `${at}.0: is the upstream itself`],
+    [{ ...hub, mirrors: ['primary'] }, `${at}.0: is the primary, which mirrors nobody`],
+    [
+      { ...hub, mirrors: ['quay', 'quay.io'] },
+      `${at}.1: no upstream has the id 'quay.io'; there are primary, ghcr.io, `,
+    ],
+    [{ ...hub, mirrors: ['quay', 'ghcr.io', 'quay/x'] }, `${at}.2: 'quay' is listed already`],
+    [{ ...hub, mirrors: ['corp'] }, `${at}.0: 'corp' is for clients with their own logins`],
+    [{ ...hub, mirrors: ['quay/'] }, `${at}.0: 'quay/' is neither an id nor`],
+    [{ ...hub, mirrors: ['quay/../x'] }, `${at}.0: 'quay/../x' is neither an id nor`],
+    [{ ...hub, access: 'passthrough', mirrors: ['quay'] }, `${at}: are not for passthrough`],
+  ]
+  for (const [upstream, problem] of cases) {
+    const problems = problemsOf({ upstreams: [upstream, quay, corp] })
+    assert.ok(
+      problems.some((line) => line.startsWith(problem)),
+      `${problem}: ${problems.join()}`,
+    )
+  }
+})
+
 test('wrong things are refused with their path', () => {
   const listener = { name: 'one', port: 0, default: 'primary' }
   const cases: readonly (readonly [unknown, RegExp])[] = [
@@ -240,6 +278,22 @@ test('wrong things are refused with their path', () => {
     [{ primary: { url: 'https://h/v2' } }, /^edge\.primary\.url: must not have a path/],
     [{ fill: { segment: '1500KiB' } }, /^edge\.fill\.segment: must be a multiple of 1MiB/],
     [{ cache: { decision_ttl: '10m' } }, /^edge\.cache\.decision_ttl: must be at most 5m/],
+    [
+      { cache: { pins: [{ upstream: 'quay', repository: 'a' }] } },
+      /^edge\.cache\.pins\.0\.upstream: no upstream has the id 'quay'/,
+    ],
+    [
+      { cache: { pins: [{ upstream: 'quay.io', repository: 'prod/*' }] } },
+      /^edge\.cache\.pins\.0\.repository: 'prod\/\*' is neither a repository's name nor 'name\/\*\*'/,
+    ],
+    [
+      { cache: { pins: [{ upstream: 'quay.io', repository: 'a', references: ['v1', ':'] }] } },
+      /^edge\.cache\.pins\.0\.references\.1: ':' is neither a tag nor a digest/,
+    ],
+    [
+      { upstreams: [{ ...quay, access: 'passthrough', prefetch: 'on' }] },
+      /edge\.upstreams\.0\.prefetch: must be off with passthrough/,
+    ],
   ]
   for (const [edge, expected] of cases) {
     const problems = problemsOf(edge).join('\n')

@@ -14,7 +14,7 @@ import {
   formatUnsatisfiedRange,
   parseRange,
 } from '../../shared/stream/range.ts'
-import { bytesOf } from './images.ts'
+import { blobsOf, bytesOf, manifestsOf, type Image } from './images.ts'
 
 export interface UpstreamOptions {
   /** PEM; plain HTTP without. */
@@ -491,6 +491,18 @@ export function addImage(
   }
   const manifest = upstream.addManifest(repository, document, { tag })
   return { config, layer, content, manifest }
+}
+
+/** Puts an image or an index there, with all that it names. */
+export function offerImage(
+  upstream: Upstream,
+  { repository, tag }: { readonly repository: string; readonly tag: string },
+  image: Image,
+): void {
+  for (const { bytes } of blobsOf(image)) upstream.addBlob(repository, bytes)
+  for (const { bytes, mediaType } of manifestsOf(image))
+    upstream.addManifest(repository, bytes, { mediaType })
+  upstream.setTag(repository, tag, image.manifest.digest)
 }
 
 interface Reply {

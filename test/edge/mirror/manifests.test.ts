@@ -3,6 +3,7 @@ import { test, type TestContext } from 'node:test'
 import type { CacheIndex, Origin } from '../../../edge/cache/cache-index.ts'
 import { createMemoryCache } from '../../../edge/cache/memory.ts'
 import { createManifests, type Manifests } from '../../../edge/mirror/manifests.ts'
+import { createSources } from '../../../edge/sources/sources.ts'
 import { mediaTypes } from '../../../shared/oci/media-types.ts'
 import { isTag, parseRepositoryName } from '../../../shared/oci/reference.ts'
 import type { UpstreamClient } from '../../../shared/upstream/fetch.ts'
@@ -34,6 +35,7 @@ function manifestsOf(
     blobs,
     memory: createMemoryCache(4096),
     client: () => client,
+    sources: createSources(() => client),
     rules: () => ({
       ttlMs: tagTtlMs,
       waitMs: 1000,
@@ -43,6 +45,8 @@ function manifestsOf(
       rateBudget: 0,
     }),
     onStale: () => undefined,
+    onTagMoved: () => undefined,
+    onFetched: () => undefined,
     now: Date.now,
     onDiskFailed: (error) => assert.fail(String(error)),
   })
