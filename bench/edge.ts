@@ -18,6 +18,8 @@ export interface BenchEdge {
   /** Ends it as the kernel would, by SIGKILL, and waits for the end. */
   kill(): Promise<void>
   stop(): Promise<void>
+  /** Whether nothing is on its way to its disk: what has come is held, and not only here. */
+  hasStored(): Promise<boolean>
 }
 
 export interface BenchEdgeOptions {
@@ -102,6 +104,10 @@ export async function prepareEdge({
     },
     async stop() {
       if (child !== undefined) await stopProcess(child)
+    },
+    async hasStored() {
+      const answer = await fetch(`http://127.0.0.1:${metricsPort}/metrics`)
+      return /^outport_edge_cache_reserved_bytes(\{.*\})? 0$/m.test(await answer.text())
     },
   }
 }

@@ -175,8 +175,10 @@ async function spoilAll(
       await pullUntilRight(asker, each)
       upstream.remove(parseRepositoryName(repository), each.digest)
     })
+    await eachOf(onDiskWhen('running'), (each) => hold(asker, files.pathOf(each.digest), each))
+    // A file has its name a moment before its entry, and until then it is read as part of its fill, which has proved it.
+    await waitFor('all to be held', () => edge.hasStored())
     await eachOf(onDiskWhen('running'), async (each) => {
-      await hold(asker, files.pathOf(each.digest), each)
       await spoil(each)
       await pullUntilRight(asker, each)
     })
