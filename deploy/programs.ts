@@ -21,7 +21,6 @@ export type StartProgram = (
 /** Starts a program; its code is loaded only now, unless `preload` was called before. */
 export const startProgram: StartProgram = async (name, config, deps) => {
   tuneCompiler()
-  tuneCollector()
   if (name === 'primary') return (await loadPrimary()).startPrimary(config, deps)
   return (await loadEdge()).startEdge(config, deps)
 }
@@ -35,15 +34,6 @@ function tuneCompiler(): void {
   setFlagsFromString('--no-flush-bytecode')
   setFlagsFromString('--max-inlined-bytecode-size=2000')
   setFlagsFromString('--max-inlined-bytecode-size-cumulative=5000')
-}
-
-/**
- * What a request leaves behind is dead before the next collection, so that a larger room for it saves nothing; but V8 lets
- * it grow to 64 MiB, and then stops everything for 20 ms and more at a time, the longer the busier the threads' cores are.
- */
-function tuneCollector(): void {
-  setFlagsFromString('--semi-space-growth-factor=1')
-  setFlagsFromString('--no-parallel-scavenge')
 }
 
 /** Ends what a primary that was killed left running. No primary may run on this data. */
