@@ -9,6 +9,7 @@ import type { Sources } from '../sources/sources.ts'
 import { createRefused, isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
 import { namesOf } from './names.ts'
+import { keyOf, withoutSignal } from './questions.ts'
 import { createTags, type StaleReason, type TagRules, type Tags, type TagsDeps } from './tags.ts'
 
 /** A manifest as its upstream sent it. */
@@ -234,18 +235,4 @@ const rateLimitSeenMs = 300_000
 function partsOf(bytes: Buffer): readonly Digest[] {
   const { blobs, manifests } = namesOf(bytes)
   return [...blobs, ...manifests].map(({ digest }) => digest)
-}
-
-/** A question that several wait for is not dropped because the first who asked has gone. */
-export function withoutSignal(request: UpstreamRequest | undefined): UpstreamRequest {
-  const { signal: _, ...rest } = request ?? {}
-  return rest
-}
-
-function keyOf(
-  { upstream, repository, project }: Origin,
-  reference: string,
-  request: UpstreamRequest | undefined,
-): string {
-  return `${upstream}!${repository}!${project ?? ''}!${reference}!${request?.identity ?? ''}`
 }

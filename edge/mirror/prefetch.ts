@@ -4,8 +4,9 @@ import type { Descriptor } from '../../shared/oci/manifest.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CacheIndex, Origin } from '../cache/cache-index.ts'
 import type { Blobs } from './blobs.ts'
-import { withoutSignal, type HeldManifest, type Manifests } from './manifests.ts'
+import type { HeldManifest, Manifests } from './manifests.ts'
 import { namesOf } from './names.ts'
+import { keyOf, withoutSignal } from './questions.ts'
 
 /** What is fetched ahead when a client gets a manifest that is new here: nothing, all that it names, or of an index only the platforms that this edge has served lately. */
 export type PrefetchMode = 'off' | 'on' | 'platforms'
@@ -133,10 +134,6 @@ export function createPrefetch(deps: PrefetchDeps): Prefetch {
       await Promise.all(running)
     },
   }
-}
-
-function keyOf({ upstream, repository, project }: Origin, digest: Digest): string {
-  return `${upstream}!${repository}!${project ?? ''}!${digest}`
 }
 
 /** The platforms of which this edge has served an image lately; remembered across restarts. */

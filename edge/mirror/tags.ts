@@ -5,6 +5,7 @@ import { lasts } from '../../shared/stream/lasts.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
 import { isPassing } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
+import { keyOf, withoutSignal } from './questions.ts'
 
 /** Where a tag points. */
 export interface ResolvedTag {
@@ -79,7 +80,7 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
       share < refreshFrom + refreshSpread * fractionOf(known)
     )
       return
-    const key = keyOf(origin, tag, undefined)
+    const key = keyOf(origin, tag)
     if (askOnce.isRunning(key) || savingMs(origin.upstream) !== undefined) return
     // Who asks next meets the same trouble, and tells of it.
     askOnce(key, () => ask(origin, tag, undefined)).catch(ignore)
@@ -119,8 +120,7 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
         onStale(upstream, 'rate_limit')
         return saved
       }
-      // A question that several wait for is not dropped because the first who asked has gone.
-      const { signal: _, ...rest } = request ?? {}
+      const rest = withoutSignal(request)
       const asking = askOnce(keyOf(origin, tag, rest), () => ask(origin, tag, rest))
       try {
         const isLate = known !== undefined && (await lasts(asking, waitMs))
@@ -147,15 +147,6 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
 /** A number from 0 to 1 of the entry's own. */
 function fractionOf({ digest, checkedAt }: TagEntry): number {
   return ((parseInt(digest.slice(-6), 16) + checkedAt) % 1000) / 1000
-}
-
-/** Of a tag of this very project, asked for by one who has rights of its own, or by the edge. */
-function keyOf(
-  { upstream, repository, project }: Origin,
-  tag: Tag,
-  request: UpstreamRequest | undefined,
-): string {
-  return `${upstream}!${repository}!${project ?? ''}!${tag}!${request?.identity ?? ''}`
 }
 
 function ignore(): void {}
