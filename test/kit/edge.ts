@@ -95,6 +95,16 @@ export async function startTestEdge(
   }
 }
 
+/** Stops an edge and starts the next one on its folder. */
+export async function restartTestEdge(
+  t: Pick<TestContext, 'after'>,
+  edge: TestEdge,
+  options: TestEdgeOptions,
+): Promise<TestEdge> {
+  await edge.stop()
+  return startTestEdge(t, { ...options, data: edge.data })
+}
+
 function urlOf({ urls }: Running, name: string): URL {
   const url = urls[name]
   if (url === undefined) throw new Error(`the edge has no listener ${name}`)

@@ -5,7 +5,7 @@ import { test, type TestContext } from 'node:test'
 import type { Digest } from '../../../shared/oci/digest.ts'
 import { mediaTypes } from '../../../shared/oci/media-types.ts'
 import { waitFor } from '../../kit/clock.ts'
-import { startTestEdge, type TestEdge } from '../../kit/edge.ts'
+import { restartTestEdge, startTestEdge, type TestEdge } from '../../kit/edge.ts'
 import { bytesOf } from '../../kit/images.ts'
 import { startUpstream, type Upstream } from '../../kit/upstream.ts'
 
@@ -33,10 +33,7 @@ async function startWorld(t: TestContext): Promise<World> {
   const worldOf = (edge: TestEdge): World => ({
     upstream,
     edge,
-    async restart() {
-      await edge.stop()
-      return worldOf(await startTestEdge(t, { ...options, data: edge.data }))
-    },
+    restart: async () => worldOf(await restartTestEdge(t, edge, options)),
   })
   return worldOf(await startTestEdge(t, options))
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import { waitFor } from '../../kit/clock.ts'
-import { startTestEdge, type TestEdge } from '../../kit/edge.ts'
+import { restartTestEdge, startTestEdge, type TestEdge } from '../../kit/edge.ts'
 import { blobsOf, createImage, createIndex, manifestsOf, type Image } from '../../kit/images.ts'
 import { offerImage, startUpstream, type Upstream } from '../../kit/upstream.ts'
 
@@ -26,10 +26,7 @@ async function startWorld(t: TestContext, pins: readonly object[]): Promise<Worl
   const worldOf = (edge: TestEdge): World => ({
     upstream,
     edge,
-    async restart() {
-      await edge.stop()
-      return worldOf(await startTestEdge(t, { ...options, data: edge.data }))
-    },
+    restart: async () => worldOf(await restartTestEdge(t, edge, options)),
   })
   return worldOf(await startTestEdge(t, options))
 }
