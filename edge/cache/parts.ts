@@ -85,6 +85,7 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
       const part = await openPart(digest)
       const progress = index.progress(part.name)
       let ended = false
+      let committed = false
       let release = (): void => {}
       let written = progress === undefined ? 0 : bytesOf(progress)
       openBytes += written
@@ -116,8 +117,10 @@ export async function createParts({ files, index, reserve, store }: PartsDeps): 
             publish: () => part.publish(size),
             counted: uncount,
           })
+          committed = true
           await index.removeProgress(part.name)
         },
+        isDropped: () => committed && index.stored(digest) === undefined,
         async discard() {
           ended = true
           await index.removeProgress(part.name)

@@ -13,6 +13,8 @@ export interface FillDisk {
   /** Opens the sink; without one (the disk is full) the fill goes on. */
   open(): Promise<void>
   readonly opened: OpenedSink | undefined
+  /** Whether the cache had the blob and has dropped it. */
+  readonly isDropped: boolean
   /** Tells of a failure once: those that follow say nothing new. */
   failed(error: unknown): void
   /** So many bytes more are on disk: syncs and remembers now and then, in the background. */
@@ -62,6 +64,9 @@ export function createFillDisk({ openSink, options, observer }: FillDiskDeps): F
     },
     get opened() {
       return opened
+    },
+    get isDropped() {
+      return opened?.sink.isDropped?.() === true
     },
     written(store, bytes) {
       unsaved += bytes

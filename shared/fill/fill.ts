@@ -127,7 +127,8 @@ export class Fill implements FollowedFill {
 
   /** Whether joining makes sense: it is running, or proved and still here. */
   get joinable(): boolean {
-    return this.#proved || (this.#failure === undefined && !this.#controller.signal.aborted)
+    if (this.#proved) return !this.#disk.isDropped
+    return this.#failure === undefined && !this.#controller.signal.aborted
   }
 
   get proved(): boolean {

@@ -139,7 +139,7 @@ export function createFills(given: FillsDeps): Fills {
       // What a failed one has got is the next one's only once its file is let go, which stalled clients may delay.
       .then(() => (fill.proved ? undefined : lasts(closedFill, takeOverMs)))
       .then(() => {
-        table.delete(key)
+        if (table.get(key)?.fill === fill) table.delete(key)
       })
     table.set(key, { fill, gone })
     return fill
@@ -175,11 +175,13 @@ export function createFills(given: FillsDeps): Fills {
         if (closed !== undefined) throw closed
         start.signal?.throwIfAborted()
         const known = table.get(key)
-        if (known === undefined) return begin(key, start).openReader(start.signal)
-        if (known.fill.joinable) {
+        if (known?.fill.joinable === true) {
           known.fill.joined(start)
           return known.fill.openReader(start.signal)
         }
+        // One that was proved had its file dropped since, and has only its readers left.
+        if (known === undefined || known.fill.proved)
+          return begin(key, start).openReader(start.signal)
         // It has failed and writes down how far it came: the next one resumes from there.
         await known.gone
       }

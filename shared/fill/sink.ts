@@ -24,6 +24,8 @@ export interface Sink {
    * the rest durable, and only then publishes it (rename, index). Throws when there are fewer bytes.
    */
   commit(size: number): Promise<void>
+  /** Whether what was committed has been dropped since: then nobody else may read here. */
+  isDropped?(): boolean
   /** The content is worthless: forget it and its progress. */
   discard(): Promise<void>
   /** Lets go of the file. Without `commit` or `discard` before, what is here stays for a later resume. */

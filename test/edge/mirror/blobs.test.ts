@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { open } from 'node:fs/promises'
 import { test, type TestContext } from 'node:test'
 import type { CacheIndex, Origin } from '../../../edge/cache/cache-index.ts'
 import { createMemoryCache } from '../../../edge/cache/memory.ts'
@@ -85,6 +86,10 @@ async function read(opened: OpenedBlob): Promise<Buffer> {
   } finally {
     await handle.close()
   }
+}
+
+function isBroken(error: unknown): boolean {
+  return error instanceof SourceError && error.code === 'broken'
 }
 
 function isAbsent(error: unknown): boolean {
@@ -222,4 +227,19 @@ test('a blob that could not get its name is fetched again, by a repository that 
     assert.ok((await read(await blobs.open(one, digest, {}))).equals(content))
     return cache.blobs.size(digest) !== undefined
   })
+})
+
+test('what is spoiled just after its fill is fetched again, though that fill is still there', async (t) => {
+  const { upstream, cache, blobs } = await startWorld(t)
+  const digest = upstream.addBlob(one.repository, content)
+  assert.ok((await read(await blobs.open(one, digest, {}))).equals(content))
+  await waitFor('the blob to be stored', () => cache.blobs.size(digest) !== undefined)
+  const file = await open(cache.files.pathOf(digest), 'r+')
+  await file.write(Buffer.from('spoiled'), 0, 7, 1000)
+  await file.close()
+  await assert.rejects(async () => read(await blobs.open(one, digest, {})), isBroken)
+  for (let time = 0; time < 2; time++)
+    assert.ok((await read(await blobs.open(one, digest, {}))).equals(content))
+  await waitFor('the blob to be stored', () => cache.blobs.size(digest) !== undefined)
+  assert.equal(upstream.delivered(digest).gets, 2)
 })
