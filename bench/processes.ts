@@ -22,6 +22,22 @@ export function spawnPinned(
     : spawn(file, args, options)
 }
 
+/**
+ * Keeps this process, whose clients are measured, off the servers' core.
+ * @returns how to let it run anywhere again
+ */
+export function pinSelf(core: number): () => void {
+  const pin = (cores: string): void =>
+    void spawnSync('taskset', ['-a', '-c', '-p', cores, String(process.pid)])
+  if (!canPin) return () => undefined
+  const before = spawnSync('taskset', ['-c', '-p', String(process.pid)], { encoding: 'utf8' })
+  const cores = before.stdout.split(':').at(-1)?.trim()
+  pin(String(core))
+  return () => {
+    if (cores !== undefined) pin(cores)
+  }
+}
+
 /** Asks a child to stop, and kills it when it takes too long. */
 export async function stopProcess(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
