@@ -33,6 +33,7 @@ import { createLists } from './mirror/lists.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
+import { createRepeats } from './mirror/repeats.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
 import {
@@ -232,6 +233,7 @@ async function startParts({
     now: Date.now,
   })
   const sender = createBlobSender({ maxBufferBytes: edge.cache.transfer_buffers })
+  const repeats = createRepeats()
 
   const servers: HttpServer[] = []
   const urls: Record<string, string> = {}
@@ -253,6 +255,7 @@ async function startParts({
         lists,
         prefetch,
         sender,
+        repeats,
         onServed: (source, bytes) => metrics.served(source, bytes),
       },
       tokens: { relay, registries: registriesOf(listener) },

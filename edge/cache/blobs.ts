@@ -8,7 +8,7 @@ import type { BlobFiles } from './blob-files.ts'
 import type { CacheIndex, Link, Origin, StoredEntry } from './cache-index.ts'
 import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
 import { createParts } from './parts.ts'
-import { createProofs, isContentOf, type CheckedFile } from './proofs.ts'
+import { createProofs, isContentOf, type CheckedFile, type Doubt } from './proofs.ts'
 import type { Share } from './shares.ts'
 import { createTurns } from './turns.ts'
 
@@ -17,7 +17,7 @@ export interface CachedBlobs {
   /** Bytes of a held blob, or undefined. */
   size(digest: Digest): number | undefined
   /** A reader of a held blob, or undefined; the caller closes it. */
-  open(digest: Digest): Promise<BlobHandle | undefined>
+  open(digest: Digest, doubt?: Doubt): Promise<BlobHandle | undefined>
   /** Reads a small blob whole, or undefined. */
   readAll(digest: Digest): Promise<Buffer | undefined>
   /**
@@ -81,6 +81,8 @@ export interface CachedBlobsDeps {
   readonly proofMs?: number | undefined
   readonly now?: (() => number) | undefined
 }
+
+export type { Doubt }
 
 export type RottenFound = 'read' | 'scrub'
 
@@ -266,13 +268,13 @@ export async function createCachedBlobs({
     used: (digest) => evictor.used(digest),
     demote: (digest) => evictor.demote(digest),
     setPins: (pins) => evictor.setPins(pins),
-    async open(digest) {
+    async open(digest, doubt) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const handle = await unlessUnreadable(digest, () => opened.open(files.pathOf(digest)))
       evictor.used(digest)
       if (handle !== undefined && handle.size === entry.size) {
-        const guarded = await proofs.guard(digest, entry, handle)
+        const guarded = await proofs.guard(digest, entry, handle, doubt)
         const read: BlobHandle['read'] = async (buffer, offset) => {
           try {
             return await guarded.read(buffer, offset)

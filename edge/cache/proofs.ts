@@ -14,8 +14,16 @@ export interface Proofs {
    * A reader that never gives the whole of a file that is not what its digest says.
    * @param reader of a held file that has the entry's size
    */
-  guard(digest: Digest, entry: StoredEntry, reader: FileReader): Promise<BlobHandle>
+  guard(digest: Digest, entry: StoredEntry, reader: FileReader, doubt?: Doubt): Promise<BlobHandle>
 }
+
+export interface Doubt {
+  /** Who reads it may have found it wrong a moment ago: only a young proof counts. */
+  readonly isDoubted: boolean
+}
+
+/** Of the time for which a proof counts else: 10 minutes of a day. Not shorter, lest many who ask again cost a hash each. */
+const doubtedPart = 1 / 144
 
 export interface ProofsDeps {
   readonly hasher: Hasher
@@ -71,10 +79,11 @@ export function createProofs({
   }
 
   return {
-    async guard(digest, entry, reader) {
+    async guard(digest, entry, reader, doubt) {
+      const countsMs = doubt?.isDoubted === true ? proofMs * doubtedPart : proofMs
       const changed = await changedAt(digest)
       const isAsProved = changed !== undefined && changed === entry.changedAt
-      if (isAsProved && now() - (entry.provedAt ?? 0) < proofMs) return reader
+      if (isAsProved && now() - (entry.provedAt ?? 0) < countsMs) return reader
       return withholding(reader, checkOnce(digest, changed ?? 0))
     },
   }

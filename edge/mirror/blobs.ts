@@ -5,7 +5,7 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
-import type { CachedBlobs } from '../cache/blobs.ts'
+import type { CachedBlobs, Doubt } from '../cache/blobs.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 import { ownerOf } from '../cache/shares.ts'
@@ -30,9 +30,10 @@ export interface Blobs {
   size(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<number | undefined>
   /**
    * Opens a blob of the origin's repository: held, or on its way.
+   * @param doubt as for the cache's `open`
    * @throws SourceError when it is not to be had
    */
-  open(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<OpenedBlob>
+  open(origin: Origin, digest: Digest, request: UpstreamRequest, doubt?: Doubt): Promise<OpenedBlob>
   /**
    * Has a blob of the origin's repository fetched that nobody waits for yet, behind all those that clients wait for;
    * resolves when it is held.
@@ -72,13 +73,16 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     return { kind: 'memory', bytes }
   }
 
-  const openHeld = async (digest: Digest): Promise<OpenedBlob | undefined> => {
+  const openHeld = async (
+    digest: Digest,
+    doubt: Doubt | undefined,
+  ): Promise<OpenedBlob | undefined> => {
     const hot = inMemory(digest)
     if (hot !== undefined) return hot
     const size = blobs.size(digest)
     if (size === undefined) return undefined
     if (size > memory.entryMaxBytes) {
-      const handle = await blobs.open(digest)
+      const handle = await blobs.open(digest, doubt)
       return handle && { kind: 'disk', handle }
     }
     const bytes = await blobs.readAll(digest)
@@ -201,8 +205,10 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       }
       return (await client(origin.upstream).headBlob(origin.repository, digest, request))?.size
     },
-    async open(origin, digest, request) {
-      const held = (await mayShow(origin, digest, request)) ? await openHeld(digest) : undefined
+    async open(origin, digest, request, doubt) {
+      const held = (await mayShow(origin, digest, request))
+        ? await openHeld(digest, doubt)
+        : undefined
       if (held !== undefined) return held
       return { kind: 'fill', handle: await fill(origin, digest, { request, priority: 'client' }) }
     },

@@ -26,6 +26,7 @@ import type { Blobs } from './blobs.ts'
 import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import type { Prefetch } from './prefetch.ts'
+import type { Repeats } from './repeats.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -46,6 +47,7 @@ export interface MirrorDeps {
   readonly lists: Lists
   readonly prefetch: Pick<Prefetch, 'served'>
   readonly sender: BlobSender
+  readonly repeats: Repeats
   /** Bytes that went out, by where they came from. */
   readonly onServed: (source: 'hit' | 'fill', bytes: number) => void
 }
@@ -342,7 +344,7 @@ function sendManifest(
 }
 
 async function openAndSendBlob(deps: MirrorDeps, asked: Asking, digest: Digest): Promise<void> {
-  const { blobs, sender } = deps
+  const { blobs, sender, repeats } = deps
   const { origin, upstreamRequest, request, response } = asked
   const headers = commonHeaders(asked)
   if (request.method === 'HEAD') {
@@ -351,7 +353,8 @@ async function openAndSendBlob(deps: MirrorDeps, asked: Asking, digest: Digest):
     await sender.send(request, response, { digest, handle: sizeOnly(size), headers })
     return
   }
-  const opened = await blobs.open(origin, digest, upstreamRequest)
+  const isDoubted = repeats.isAgain(request, digest)
+  const opened = await blobs.open(origin, digest, upstreamRequest, { isDoubted })
   if (opened.kind === 'memory') return sendBytes(deps, asked, { digest, bytes: opened.bytes })
   const { kind, handle } = opened
   const record = recordOf(request)
@@ -360,6 +363,7 @@ async function openAndSendBlob(deps: MirrorDeps, asked: Asking, digest: Digest):
   try {
     const sent = await sender.send(request, response, { digest, handle, headers })
     deps.onServed(record.cache, sent.bytes)
+    if (kind === 'disk' && sent.outcome === 'complete') repeats.sent(request, digest)
   } finally {
     await handle.close()
   }

@@ -90,7 +90,8 @@ export function createClients(
   }
 }
 
-function proxyChoiceOf({ outbound }: EdgeOptions): ChooseProxy {
+/** By which way the edge reaches somebody. */
+export function proxyChoiceOf({ outbound }: Pick<EdgeOptions, 'outbound'>): ChooseProxy {
   return createProxyChoice({ ...proxiesOf(outbound), noProxy: outbound.no_proxy })
 }
 

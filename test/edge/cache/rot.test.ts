@@ -174,6 +174,54 @@ test('a proof counts for its time: what the medium forgot without a word is foun
   assert.equal(again.cache.blobs.size(digest), undefined)
 })
 
+test('a proof that is not young does not count for who doubts the file', async (t) => {
+  let at = 0
+  const held = await standWithContent(t, { proofMs: 144_000, now: () => at })
+  await utimes(held.path, longAgo, longAgo)
+  const read = async (isDoubted: boolean) => {
+    const handle = await held.cache.blobs.open(digest, { isDoubted })
+    assert.ok(handle)
+    return (await readOut(handle)).error
+  }
+  assert.equal(await read(false), undefined)
+  await flipBit(held.path, { silently: true })
+  at = 999
+  assert.equal(await read(true), undefined, 'a young one counts')
+  at = 1000
+  assert.equal(await read(false), undefined)
+  assert.match(String(await read(true)), /not what its digest says/)
+  assert.equal(held.cache.blobs.size(digest), undefined)
+})
+
+test('a client that asks again for what it got has it proved, and gets the right bytes then', async (t) => {
+  const upstream = await startUpstream()
+  t.after(() => upstream.close())
+  upstream.addBlob('library/app', content)
+  const upstreams = [{ id: 'docker.io', url: upstream.url.origin }]
+  const proofMs = 14_400
+  const edge = await startTestEdge(t, {
+    edge: { upstreams, cache: { proof_ttl: `${proofMs}ms`, scrub: '0' } },
+  })
+  const path = `/v2/library/app/blobs/${digest}`
+  const file = join(edge.data, 'edge', 'blobs', 'sha256', digest.slice(7, 9), digest.slice(7))
+  const pull = () =>
+    edge
+      .mirrorClient()
+      .request('GET', path)
+      .catch(() => undefined)
+  assert.ok((await pull())?.body.equals(content))
+  await waitFor('it to be held', async () => (await edge.metric('outport_edge_cache_blobs')) === 1)
+  await utimes(file, longAgo, longAgo)
+  assert.ok((await pull())?.body.equals(content))
+  const provedAt = Date.now()
+  await flipBit(file, { silently: true })
+  await waitFor('the proof to be old', () => Date.now() - provedAt > proofMs / 100)
+  const again = await pull()
+  assert.ok(again === undefined || again.body.length < content.length, 'not the whole')
+  await waitFor('the right bytes', async () => (await pull())?.body.equals(content))
+  assert.equal(upstream.delivered(digest).gets, 2)
+})
+
 test('a file that was cut off is as if it were not there', async (t) => {
   const held = await standWithContent(t)
   await truncate(held.path, mebibyte)
