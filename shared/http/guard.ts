@@ -43,7 +43,7 @@ export class ForbiddenAddressError extends Error {
 
   constructor({ host, port }: GuardTarget, address: string, why: string) {
     const named = host === address ? host : `${host} (${address})`
-    super(`${named} port ${port} may not be dialled: ${why}; outbound.allow can allow it`)
+    super(`${named} port ${port} may not be dialled: ${why}`)
     this.name = 'ForbiddenAddressError'
   }
 }
@@ -69,7 +69,8 @@ export function createGuard(options: GuardOptions): Guard {
     if (kind === 'public') return
     const canBeAllowed = kind === 'private' || kind === 'loopback'
     if (canBeAllowed && allowed.check(plain, isIPv4(plain) ? 'ipv4' : 'ipv6')) return
-    throw new ForbiddenAddressError(target, address, `its address is ${kind}`)
+    const remedy = canBeAllowed ? '; outbound.allow can allow it' : ''
+    throw new ForbiddenAddressError(target, address, `its address is ${kind}${remedy}`)
   }
 
   /** Kept for a while: behind a proxy there is often no resolver, and each look-up that waits for one holds a thread. */

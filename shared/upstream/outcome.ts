@@ -29,7 +29,12 @@ const away: ReadonlySet<number> = new Set([502, 503, 504])
 export function errorOfHttp(name: string, error: HttpError): SourceError {
   const isLie = error.code === 'too-large' || error.code === 'forbidden'
   const code = isLie ? 'broken' : 'unavailable'
-  return new SourceError(code, `${name}: ${error.message}`, { isAway: !isLie, cause: error })
+  // What it leads to is for the operator, who reads the log: a client might ask for more of our network's map.
+  const message =
+    error.code === 'forbidden'
+      ? 'it leads to an address that may not be dialled from here'
+      : error.message
+  return new SourceError(code, `${name}: ${message}`, { isAway: !isLie, cause: error })
 }
 
 /**

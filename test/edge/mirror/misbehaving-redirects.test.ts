@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { makeCertificate } from '../../kit/certificates.ts'
 import { waitFor } from '../../kit/clock.ts'
+import type { TestEdge } from '../../kit/edge.ts'
 import { bytesOf } from '../../kit/images.ts'
 import { noProgressFor, startMirror, type Mirror, type Received } from '../../kit/misbehaving.ts'
 import { tempFolder } from '../../kit/temp.ts'
@@ -42,6 +43,13 @@ function assertRefused({ status, headers, body }: Received, why: RegExp): void {
 }
 
 /** Nothing that the edge has for its upstream came here. */
+/** Of an address that is not dialled: which one, and why, is for the operator. */
+async function assertNotDialled(answer: Received, { log }: TestEdge, why: RegExp): Promise<void> {
+  assertRefused(answer, /leads to an address that may not be dialled/)
+  assert.doesNotMatch(answer.body.toString(), /\d+\.\d+\.\d+|::|loopback|private|metadata/)
+  await waitFor('the reason in the log', () => log.some((line) => why.test(JSON.stringify(line))))
+}
+
 function assertNothingOfOurs({ requests }: Upstream): void {
   for (const { headers } of requests) {
     for (const name of ['authorization', 'cookie', 'x-request-id', 'referer'])
@@ -92,17 +100,25 @@ test('storage that is at a private address is for those that the configuration n
     [{ edge: { outbound: { allow: ['10.0.0.0/8'] } } }, /loopback/],
     [{}, /loopback/],
   ] as const) {
-    const { upstream, pull } = await startMirror(t, named)
+    const { upstream, edge, pull } = await startMirror(t, named)
     const { path, rule } = addLayer(upstream, storage)
     upstream.fault(rule, { redirect: storage.url.href })
     storage.forgetRequests()
     const answer = await pull(path)
-    if (reason !== undefined) assertRefused(answer, reason)
+    if (reason !== undefined) await assertNotDialled(answer, edge, reason)
     else assert.ok(answer.body.equals(content))
     assert.equal(storage.requests.length, reason === undefined ? 1 : 0)
     assertNothingOfOurs(storage)
   }
 })
+
+const reasonsNotToDial = [
+  /loopback/,
+  /unspecified/,
+  /metadata/,
+  /private/,
+  /a listener of this program/,
+] as const
 
 /** Where a blob may not lead, given storage on this machine that has it; and why not. */
 const forbidden: readonly (readonly [string, (at: Upstream, mirror: Mirror) => string, RegExp])[] =
@@ -133,7 +149,10 @@ describe('a blob that is redirected to', { concurrency: 4 }, () => {
       const { upstream, edge, pull } = mirror
       const { digest, path } = addLayer(upstream, storage)
       const heal = upstream.fault({ digest }, { redirect: locationOf(storage, mirror) })
-      assertRefused(await pull(path), why)
+      const answer = await pull(path)
+      if (reasonsNotToDial.some((reason) => reason.source === why.source))
+        await assertNotDialled(answer, edge, why)
+      else assertRefused(answer, why)
       const head = await pull(path, { method: 'HEAD' })
       assert.equal(head.status, 503)
       assert.equal(storage.requests.length, 0)
@@ -151,7 +170,7 @@ describe('a blob that is redirected to', { concurrency: 4 }, () => {
     const { path, rule } = addLayer(upstream)
     for (const url of [edge.url, edge.mirror]) {
       const heal = upstream.fault(rule, { redirect: url.href })
-      assertRefused(await pull(path), /a listener of this program/)
+      await assertNotDialled(await pull(path), edge, /a listener of this program/)
       heal()
     }
     await mirror.recovers(path, content)

@@ -147,7 +147,10 @@ describe('the guard', () => {
     for (const address of ['10.1.2.3', '::ffff:10.1.2.3', '127.0.0.1', 'fd12::1'])
       lenient.check({ host: 'storage.example', port: 9000 }, address)
     for (const address of ['10.2.0.1', '127.0.0.2', '::1', 'fd13::1', '192.168.0.1'])
-      assert.throws(() => lenient.check({ host: 'storage.example', port: 9000 }, address))
+      assert.throws(
+        () => lenient.check({ host: 'storage.example', port: 9000 }, address),
+        refused(/outbound\.allow can/),
+      )
   })
 
   test('never allows link-local, metadata, unspecified and multicast addresses', () => {
