@@ -14,7 +14,8 @@ import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Bootstrap } from './accounts/bootstrap.ts'
 import type { PrimaryConfig, PrimaryOptions } from './config.ts'
-import { startFollower, type Follower } from './events/follower.ts'
+import { openCurrentKeys, type CurrentKeys } from './events/current-keys.ts'
+import { startFollower } from './events/follower.ts'
 import { startRelay } from './events/relay.ts'
 import { createCleanup, type Cleanup } from './cleanup.ts'
 import { checkHealth } from './health.ts'
@@ -29,7 +30,6 @@ import type { Disk } from './store/disk.ts'
 import { createFsBlobs } from './store/fs-blobs.ts'
 import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
-import { createKeys, type KeyRing } from './store/keys.ts'
 import { listenForHeads } from './store/listen.ts'
 import { agreeOnKeyFile, agreeOnStore } from './store/settings.ts'
 
@@ -103,9 +103,14 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   const database = await startRecords(config, context)
   const { records } = database
   const blobFolder = join(data, 'blobs')
-  const blobs = await openBlobs(blobFolder, { database, cleanup, disk })
-  const { relay, follower } = await startEvents(database, { options, log, cleanup })
-  const keys = await openKeys(database, { options, log, follower })
+  const { blobs, storeId } = await openBlobs(blobFolder, { database, cleanup, disk })
+  const secrets = await openKeyFile(options.key_file)
+  await agreeOnKeyFile(records, secrets, options.key_file)
+  const keys = await openCurrentKeys(records, { secrets, issuer: storeId, log })
+  const { relay, follower } = await startEvents(database, { options, log, cleanup, keys })
+  follower.onChange((subjects) => {
+    if (subjects === undefined || subjects.includes('keys')) keys.readAgain()
+  })
   signal.throwIfAborted()
   const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
   const health = () => checkHealth({ database, blobs, follower })
@@ -243,17 +248,20 @@ async function openBlobs(
     cleanup,
     disk,
   }: { readonly database: Database } & Pick<StartContext, 'cleanup' | 'disk'>,
-): Promise<BlobStore> {
+): Promise<{ readonly blobs: BlobStore; readonly storeId: string }> {
   const blobs = await createFsBlobs({ root, openFiles, ...(disk && { disk }) })
   cleanup.add(async () => blobs.close())
-  await agreeOnStore(database.records, blobs)
-  return blobs
+  return { blobs, storeId: await agreeOnStore(database.records, blobs) }
 }
 
-async function startEvents(database: Database, { options, log, cleanup }: PartContext) {
+async function startEvents(
+  database: Database,
+  { options, log, cleanup, keys }: PartContext & { readonly keys: CurrentKeys },
+) {
   const events = createEvents(database.records)
   const relay = startRelay({
     events,
+    sign: (head) => keys.signHead(head),
     log,
     pollMs,
     retainMs: options.events.retain,
@@ -270,31 +278,6 @@ async function startEvents(database: Database, { options, log, cleanup }: PartCo
   })
   cleanup.add(() => follower.stop())
   return { relay, follower }
-}
-
-/** The keys as they are now: read again when the log says that they changed. */
-async function openKeys(
-  { records }: Database,
-  {
-    options,
-    log,
-    follower,
-  }: { readonly options: PrimaryOptions; readonly log: Logger; readonly follower: Follower },
-): Promise<() => KeyRing> {
-  const secrets = await openKeyFile(options.key_file)
-  await agreeOnKeyFile(records, secrets, options.key_file)
-  const keys = createKeys(records, secrets)
-  let ring = await keys.tokenKeys(new Date())
-  follower.onChange((subjects) => {
-    if (subjects !== undefined && !subjects.includes('keys')) return
-    keys.tokenKeys(new Date()).then(
-      (fresh) => {
-        ring = fresh
-      },
-      (err: unknown) => log.error({ err }, 'the keys could not be read again'),
-    )
-  })
-  return () => ring
 }
 
 /**

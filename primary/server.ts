@@ -3,12 +3,17 @@ import type { ListenerOptions } from '../shared/config/server-options.ts'
 import { requirePermissions } from '../shared/http/permissions.ts'
 import { createHttpServer, type HttpServer, type HttpServerOptions } from '../shared/http/server.ts'
 import { OciError } from '../shared/oci/errors.ts'
+import { joinPath } from '../shared/replication/enrolment.ts'
 import { createAdminApi, apiPrefix } from './accounts/admin-api.ts'
 import type { Guard } from './accounts/guard.ts'
 import type { RobotRouteDeps } from './accounts/robot-routes.ts'
 import { accountRoutes } from './accounts/routes.ts'
 import type { UserRouteDeps } from './accounts/user-routes.ts'
 import { auditRoutes, type AuditRouteDeps } from './audit/routes.ts'
+import type { ArtifactRouteDeps } from './catalog/artifact-routes.ts'
+import type { LabelRouteDeps } from './catalog/label-routes.ts'
+import { catalogRoutes } from './catalog/routes.ts'
+import { edgeRoutes, type EdgeRouteDeps } from './edges/routes.ts'
 import { projectRoomRoutes } from './projects/routes.ts'
 import type { MemberRouteDeps } from './projects/member-routes.ts'
 import type { ProjectRouteDeps } from './projects/project-routes.ts'
@@ -24,7 +29,9 @@ export interface Rooms {
   readonly guard: Guard
   readonly accounts: UserRouteDeps & RobotRouteDeps
   readonly projects: ProjectRouteDeps & MemberRouteDeps & RepositoryRouteDeps
+  readonly catalog: ArtifactRouteDeps & LabelRouteDeps
   readonly audit: AuditRouteDeps
+  readonly edges: EdgeRouteDeps
   readonly system: SystemRouteDeps
 }
 
@@ -70,7 +77,9 @@ export function addRooms(
   const api = createAdminApi(app, { guard, version, maxBodyBytes })
   accountRoutes(api, rooms.accounts)
   projectRoomRoutes(api, rooms.projects)
+  catalogRoutes(api, rooms.catalog)
   auditRoutes(api, rooms.audit)
+  edgeRoutes(api, rooms.edges)
   systemRoutes(api, rooms.system)
 }
 
@@ -93,7 +102,8 @@ function refuseLogIns(app: FastifyInstance): void {
   app.addHook('onRequest', (request, _reply, done) => {
     const { headers, method, url = '' } = request.raw
     for (const name of credentialHeaders) delete headers[name]
-    const isLogIn = method === 'POST' && url.startsWith('/service/token')
+    const isLogIn =
+      method === 'POST' && (url.startsWith('/service/token') || url.startsWith(joinPath))
     done(
       isLogIn
         ? new OciError('DENIED', 'this listener serves public content only: log in over HTTPS')

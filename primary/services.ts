@@ -17,7 +17,10 @@ import { createLogInLimit } from './accounts/log-in-limit.ts'
 import { createLogIns } from './accounts/log-ins.ts'
 import { createRobotAccounts } from './accounts/robots.ts'
 import { createUsers } from './accounts/users.ts'
+import { createLabelService } from './catalog/labels.ts'
 import type { PrimaryOptions } from './config.ts'
+import { createEnrolment } from './edges/enrolment.ts'
+import type { CurrentKeys } from './events/current-keys.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
 import type { Follower } from './events/follower.ts'
 import type { Relay } from './events/relay.ts'
@@ -26,12 +29,14 @@ import { createProjectService, visibilityOf } from './projects/projects.ts'
 import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
 import type { Rooms } from './server.ts'
 import { createAccounts } from './store/accounts.ts'
+import { createArtifacts } from './store/artifacts.ts'
 import { createAudit } from './store/audit.ts'
 import type { BlobStore } from './store/blobs.ts'
 import { createCatalog } from './store/catalog.ts'
 import type { Records } from './store/database.ts'
 import { createEdges } from './store/edges.ts'
-import type { KeyRing } from './store/keys.ts'
+import { createJoinTokens } from './store/join-tokens.ts'
+import { createLabels } from './store/labels.ts'
 import { createMembers } from './store/members.ts'
 import { createProjects } from './store/projects.ts'
 import { createRobots } from './store/robots.ts'
@@ -53,8 +58,7 @@ export interface ServiceDeps {
   readonly blobFolder: string
   readonly follower: Follower
   readonly relay: Relay
-  /** The keys as they are now. */
-  readonly keys: () => KeyRing
+  readonly keys: Pick<CurrentKeys, 'jwt' | 'trust' | 'edgeCa'>
   readonly sender: BlobSender
   readonly metrics: Omit<PrimaryMetrics, 'queried'>
   readonly log: Logger
@@ -77,12 +81,15 @@ export function createServices(deps: ServiceDeps): Services {
     accounts: createAccounts(records),
     robots: createRobots(records),
     edges: createEdges(records),
+    joinTokens: createJoinTokens(records),
     projects: createProjects(records),
     members: createMembers(records),
     catalog: createCatalog(records),
+    artifacts: createArtifacts(records),
+    labels: createLabels(records),
     audit: createAudit(records),
   }
-  const { accounts, robots, edges, projects, members, catalog, audit } = stores
+  const { accounts, robots, edges, joinTokens, projects, members, catalog, labels, audit } = stores
   const passwords = createPasswords()
   const now = Date.now
   const findAccount = createFindAccount(stores)
@@ -98,12 +105,12 @@ export function createServices(deps: ServiceDeps): Services {
     now,
     cacheEntries: options.cache.decisions,
   })
-  const guard = createGuard({ logIns, projects, robots })
+  const guard = createGuard({ logIns, projects, robots, labels })
   const registry = createRegistryFor(deps)
-  const signingKey = () => deps.keys().signing
+  const signingKey = () => deps.keys.jwt().signing
   const verifierFor = (audience: string): TokenVerifier =>
     createTokenVerifier({
-      keys: () => deps.keys().public,
+      keys: () => deps.keys.jwt().public,
       issuer: tokenIssuer,
       audience,
       cacheEntries: options.cache.decisions,
@@ -138,7 +145,8 @@ export function createServices(deps: ServiceDeps): Services {
           now,
         }),
         logIns,
-        keys: () => deps.keys().public,
+        keys: () => deps.keys.jwt().public,
+        trust: () => deps.keys.trust(),
       },
       accounts: {
         users: createUsers({ accounts, passwords, now }),
@@ -155,7 +163,26 @@ export function createServices(deps: ServiceDeps): Services {
         catalog,
         now,
       },
+      catalog: {
+        catalog,
+        artifacts: stores.artifacts,
+        labels,
+        labelService: createLabelService({ labels, guard, now }),
+        now,
+      },
       audit: { audit, projects },
+      edges: {
+        edges,
+        joinTokens,
+        enrolment: createEnrolment({
+          tokens: joinTokens,
+          keys: deps.keys,
+          limit: createLogInLimit(rate),
+          now,
+        }),
+        projects,
+        now,
+      },
       system: {
         get externalUrl() {
           return deps.externalUrl()

@@ -17,7 +17,9 @@ const sharedFloors: readonly (readonly string[])[] = [
 ]
 
 /** Between folders of one floor of shared/. */
-const sharedArrows: Readonly<Record<string, string>> = {}
+const sharedArrows: Readonly<Record<string, string>> = {
+  'replication → trust': 'the log and who may join it are believed by signatures',
+}
 
 /**
  * Words that a whole program speaks: types and pure tables, which rooms and even the store may import. They import
@@ -32,8 +34,12 @@ const vocabulary: Readonly<Record<string, string>> = {
 /** Between rooms of a program. `store` and `cache` are open to every room of theirs. */
 const roomArrows: Readonly<Record<string, string>> = {
   'primary/projects → primary/accounts': 'admin routes are declared through its guard',
+  'primary/catalog → primary/accounts': 'as above',
   'primary/audit → primary/accounts': 'as above',
   'primary/system → primary/accounts': 'as above',
+  'primary/edges → primary/accounts': 'as above',
+  'primary/edges → primary/events': 'who joins is told by which keys the log is signed',
+  'primary/catalog → primary/projects': "an artifact is in a project's repository",
   'primary/tokens → primary/accounts': 'a token is for an account',
   'primary/tokens → primary/projects': 'and for what its roles in projects allow',
   'primary/registry → primary/tokens':

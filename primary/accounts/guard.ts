@@ -2,6 +2,7 @@ import { ApiError } from '../../shared/api/errors.ts'
 import { isAnonymous, parseBasic } from '../../shared/auth/basic.ts'
 import type { ApiRequest } from '../../shared/http/api.ts'
 import type { AuditActor } from '../store/audit.ts'
+import type { Label, Labels } from '../store/labels.ts'
 import type { Project, ProjectKey, Projects } from '../store/projects.ts'
 import type { Robot, Robots } from '../store/robots.ts'
 import type { Account } from './account.ts'
@@ -30,6 +31,8 @@ export type RoutePermission =
   | { readonly of: 'user'; readonly permission: Permission }
   /** The robot in the path: whoever has the permission in its own project, or over the system. */
   | { readonly of: 'robot'; readonly permission: Permission }
+  /** The label in the path: as a robot. */
+  | { readonly of: 'label'; readonly permission: Permission }
   /** A project that the query or body names, or the system: the handler must ask `requireOwner`. */
   | { readonly of: 'named'; readonly permission: Permission }
 
@@ -43,12 +46,15 @@ export interface Admitted {
   readonly project: Project | undefined
   /** The robot in the path, where the route belongs to one. */
   readonly robot: Robot | undefined
+  /** The label in the path, where the route belongs to one. */
+  readonly label: Label | undefined
 }
 
 export interface GuardDeps {
   readonly logIns: LogIns
   readonly projects: Pick<Projects, 'find'>
   readonly robots: Pick<Robots, 'get'>
+  readonly labels: Pick<Labels, 'get'>
 }
 
 export type Guard = ReturnType<typeof createGuard>
@@ -57,7 +63,7 @@ export type Guard = ReturnType<typeof createGuard>
  * The one place that decides about requests of the admin API. An object's owning project comes from the
  * object's own record, never from what the request says of it.
  */
-export function createGuard({ logIns, projects, robots }: GuardDeps) {
+export function createGuard({ logIns, projects, robots, labels }: GuardDeps) {
   /** People and robots log in by Basic; a token is for the registry and opens nothing here. */
   async function logIn({ headers, address }: ApiRequest): Promise<Account | undefined> {
     const header = headers.authorization
@@ -97,21 +103,24 @@ export function createGuard({ logIns, projects, robots }: GuardDeps) {
     if (!isAllowedInSystem(facts, permission)) throw refusal(account, permission)
   }
 
-  async function admitToRobot(
+  /**
+   * Admits to what belongs to a project or to the system.
+   * @returns it, and its project
+   */
+  async function admitToOwned<Owned extends { readonly projectId: number | undefined }>(
     entry: Admitted,
     permission: Permission,
-    id: number | undefined,
-  ): Promise<Pick<Admitted, 'project' | 'robot'>> {
-    const robot = id === undefined ? undefined : await robots.get(id)
-    if (robot === undefined) {
+    { owned, noun }: { readonly owned: Owned | undefined; readonly noun: string },
+  ): Promise<{ readonly owned: Owned; readonly project: Project | undefined }> {
+    if (owned === undefined) {
       admitToSystem(entry, permission)
-      throw new ApiError('NOT_FOUND', 'there is no such robot')
+      throw new ApiError('NOT_FOUND', `there is no such ${noun}`)
     }
-    if (robot.projectId === undefined) {
+    if (owned.projectId === undefined) {
       admitToSystem(entry, permission)
-      return { project: undefined, robot }
+      return { owned, project: undefined }
     }
-    return { project: await admitToProject(entry, permission, { id: robot.projectId }), robot }
+    return { owned, project: await admitToProject(entry, permission, { id: owned.projectId }) }
   }
 
   return {
@@ -128,6 +137,7 @@ export function createGuard({ logIns, projects, robots }: GuardDeps) {
         actor: { username: account?.caller.name ?? '', address: request.address },
         project: undefined,
         robot: undefined,
+        label: undefined,
       }
       switch (permission.of) {
         case 'nobody':
@@ -155,7 +165,17 @@ export function createGuard({ logIns, projects, robots }: GuardDeps) {
         }
         case 'robot': {
           const id = parseId(request.params['robot_id'])
-          return { ...entry, ...(await admitToRobot(entry, permission.permission, id)) }
+          const found = id === undefined ? undefined : await robots.get(id)
+          const asked = { owned: found, noun: 'robot' }
+          const { owned, project } = await admitToOwned(entry, permission.permission, asked)
+          return { ...entry, robot: owned, project }
+        }
+        case 'label': {
+          const id = parseId(request.params['label_id'])
+          const found = id === undefined ? undefined : await labels.get(id)
+          const asked = { owned: found, noun: 'label' }
+          const { owned, project } = await admitToOwned(entry, permission.permission, asked)
+          return { ...entry, label: owned, project }
         }
       }
     },
@@ -214,6 +234,12 @@ export function parseId(text: string | undefined): number | undefined {
   return id >= 1 && id <= maxId ? id : undefined
 }
 
+/** The project that a query or body names by its id. No project has a name that is none: what cannot be an id is not there. */
+export function projectWithId(id: unknown): ProjectKey {
+  const known = parseId(String(id))
+  return known === undefined ? { name: '' } : { id: known }
+}
+
 /** The project of an admitted request whose route belongs to one. */
 export function requireProject({ project }: Admitted): Project {
   if (project === undefined) throw new Error('the route does not belong to a project')
@@ -224,6 +250,12 @@ export function requireProject({ project }: Admitted): Project {
 export function requireRobot({ robot }: Admitted): Robot {
   if (robot === undefined) throw new Error('the route does not belong to a robot')
   return robot
+}
+
+/** The label of an admitted request whose route belongs to one. */
+export function requireLabel({ label }: Admitted): Label {
+  if (label === undefined) throw new Error('the route does not belong to a label')
+  return label
 }
 
 function refusal(account: Account | undefined, permission: Permission): ApiError {

@@ -7,7 +7,7 @@ import type { ProjectKey } from '../store/projects.ts'
 import { robotFields, type Robot } from '../store/robots.ts'
 import { apiPrefix, type AdminApi } from './admin-api.ts'
 import type { RobotPermission } from './caller.ts'
-import { parseId, requireRobot, type Guard } from './guard.ts'
+import { projectWithId, requireRobot, type Guard } from './guard.ts'
 import { levelOf, type RobotRequest, type Robots } from './robots.ts'
 
 export interface RobotRouteDeps {
@@ -84,11 +84,8 @@ export function robotRoutes(api: AdminApi, { robots, guard }: RobotRouteDeps): v
     query: listQuery,
     responses: { 200: Type.Array(robotModel) },
     handle: async ({ query, url, admitted }) => {
-      const listing = parseListing(query, { ...robotFields, ...ownerFields })
+      const listing = parseListing(query, robotFields, ownerFields)
       const { owner, filters } = splitOwner(listing.filters)
-      if (listing.sorts.some(({ column }) => column === 'level' || column === 'owner')) {
-        throw new ApiError('BAD_REQUEST', 'robots cannot be sorted by Level or ProjectID')
-      }
       const project = await guard.requireOwner(admitted, 'robot:list', owner)
       const { rows, total } = await robots.list({ ...listing, filters, projectId: project?.id })
       return listAnswer(rows.map(showRobot), { url, page: listing.page, total })
@@ -209,11 +206,7 @@ function splitOwner(filters: readonly Filter[]): {
   const rest = filters.filter(({ column }) => column !== 'level' && column !== 'owner')
   if (level === 'system') return { owner: 'system', filters: rest }
   if (level !== 'project') throw new ApiError('BAD_REQUEST', 'Level must be system or project')
-  if (id !== undefined) {
-    const known = parseId(String(id))
-    // No project has such an id; the guard answers as for any that is not there.
-    return { owner: known === undefined ? { name: '' } : { id: known }, filters: rest }
-  }
+  if (id !== undefined) return { owner: projectWithId(id), filters: rest }
   throw new ApiError('BAD_REQUEST', 'Level=project needs a ProjectID: q=Level=project,ProjectID=7')
 }
 

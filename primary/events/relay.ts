@@ -1,4 +1,6 @@
 import type { Logger } from '../../shared/observability/log.ts'
+import type { LogHead } from '../../shared/replication/chain.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
 import type { Events } from '../store/events.ts'
 import { createBell } from './bell.ts'
 
@@ -12,6 +14,8 @@ export interface Relay {
 
 export interface RelayOptions {
   readonly events: Pick<Events, 'number' | 'waiting' | 'trim'>
+  /** Signs where the log ends, by a log key. */
+  readonly sign: (head: LogHead) => Envelope
   readonly log: Logger
   readonly pollMs: number
   /** Events older than this many milliseconds are removed. */
@@ -22,7 +26,7 @@ export interface RelayOptions {
 const trimEveryMs = 60_000
 
 /** Starts numbering; `main.ts` stops it before it closes the database. */
-export function startRelay({ events, log, pollMs, retainMs, now }: RelayOptions): Relay {
+export function startRelay({ events, sign, log, pollMs, retainMs, now }: RelayOptions): Relay {
   const bell = createBell()
   let stopped = false
   let failing = false
@@ -37,7 +41,7 @@ export function startRelay({ events, log, pollMs, retainMs, now }: RelayOptions)
 
   const numberAll = async () => {
     let full = await events.waiting()
-    while (full && !stopped) full = (await events.number()).full
+    while (full && !stopped) full = (await events.number(sign)).full
     await trimWhenDue()
   }
 

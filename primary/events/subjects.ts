@@ -20,6 +20,11 @@ export function subjectsOf(fact: EventFact): readonly Subject[] {
       return [`tag:${fact.repositoryId}:${fact.tag}`]
     case 'link-deleted':
       return [`link:${fact.repositoryId}:${fact.digest}`]
+    case 'label':
+    case 'label-deleted':
+      return [`label:${fact.labelId}`]
+    case 'manifest-labels':
+      return [`manifest-labels:${fact.repositoryId}:${fact.digest}`]
     case 'member':
     case 'member-deleted':
       return [`member:${fact.projectId}:${fact.userId}`]

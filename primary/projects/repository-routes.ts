@@ -1,11 +1,10 @@
 import Type from 'typebox'
-import { ApiError } from '../../shared/api/errors.ts'
 import { listQuery, text, timestamp } from '../../shared/api/fields.ts'
 import { listAnswer, parseListing } from '../../shared/api/listing.ts'
-import { isRepositoryName } from '../../shared/oci/reference.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import { requireProject, type Admitted } from '../accounts/guard.ts'
 import { repositoryFields, type Catalog, type CatalogRepository } from '../store/catalog.ts'
+import { createFindRepository } from './find-repository.ts'
 import { visibilityOf } from './projects.ts'
 
 export interface RepositoryRouteDeps {
@@ -31,18 +30,7 @@ const repositoryModel = Type.Object({
 
 /** Repositories, as soon as something was pushed. [harbor api/v2.0/swagger.yaml, repository] */
 export function repositoryRoutes(api: AdminApi, { catalog, now }: RepositoryRouteDeps): void {
-  /** The repository of the path, in the project of the path. @throws ApiError NOT_FOUND */
-  async function find(
-    params: { readonly repository_name: string },
-    admitted: Admitted,
-  ): Promise<CatalogRepository> {
-    const project = requireProject(admitted)
-    const name = `${project.name}/${decodeName(params.repository_name)}`
-    const repository = isRepositoryName(name) ? await catalog.get(project.id, name) : undefined
-    if (repository === undefined) throw new ApiError('NOT_FOUND', 'there is no such repository')
-    return repository
-  }
-
+  const find = createFindRepository(catalog)
   const deedOf = ({ actor }: Admitted) => ({ actor, now: new Date(now()) })
 
   api.route({
@@ -121,15 +109,6 @@ export function repositoryRoutes(api: AdminApi, { catalog, now }: RepositoryRout
       return { status: 200 }
     },
   })
-}
-
-/** The router has decoded once; Harbor's clients encode the name's slashes twice. */
-function decodeName(name: string): string {
-  try {
-    return decodeURIComponent(name)
-  } catch {
-    return ''
-  }
 }
 
 function showRepository(repository: CatalogRepository) {

@@ -16,7 +16,10 @@ export interface AuditActor {
 /** What is written down, by what it is done to, in Harbor's words. Nothing else compiles as an entry. */
 export const auditedDeeds = {
   artifact: ['create', 'delete'],
-  edge: ['update', 'delete', 'login'],
+  'artifact-label': ['create', 'delete'],
+  edge: ['create', 'update', 'delete', 'login'],
+  'join-token': ['create', 'delete'],
+  label: ['create', 'update', 'delete'],
   member: ['create', 'update', 'delete'],
   project: ['create', 'update', 'delete'],
   repository: ['update', 'delete'],

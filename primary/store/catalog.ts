@@ -3,6 +3,7 @@ import { sql, type Expression, type SqlBool } from 'kysely'
 import type { Page } from '../../shared/api/paging.ts'
 import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
+import { isArtifact } from './artifacts.ts'
 import type { Records } from './database.ts'
 import { applyFilters, applySorts } from './filters.ts'
 import { appendEvents } from './outbox.ts'
@@ -162,15 +163,11 @@ const columns = [
   'r.pull_count as pullCount',
   'r.created_at as createdAt',
   'r.updated_at as updatedAt',
-  // As Harbor counts: neither what only an index names, nor what is attached to another artifact.
   sql<number>`(
     SELECT count(*) FROM manifests a
-    WHERE a.repository_id = r.id AND a.deleted_at IS NULL AND a.subject IS NULL AND (
-      EXISTS (SELECT 1 FROM tags t
-        WHERE t.repository_id = r.id AND t.digest = a.digest AND t.deleted_at IS NULL)
-      OR NOT EXISTS (SELECT 1 FROM manifest_children c JOIN manifests i ON i.id = c.manifest_id
-        WHERE c.digest = a.digest AND c.kind = 'manifest'
-          AND i.repository_id = r.id AND i.deleted_at IS NULL)))`.as('artifactCount'),
+    WHERE a.repository_id = r.id AND a.deleted_at IS NULL AND ${isArtifact(sql.ref('r.id'))})`.as(
+    'artifactCount',
+  ),
 ] as const
 
 function ofProjects(projects: CatalogListing['projects']): Expression<SqlBool> {

@@ -2,6 +2,9 @@ import { Kysely, PostgresDialect, sql } from 'kysely'
 import { Migrator } from 'kysely/migration'
 import pg from 'pg'
 import { up as first } from './migrations/0001-first.ts'
+import { up as labels } from './migrations/0002-labels.ts'
+import { up as signedLog } from './migrations/0003-signed-log.ts'
+import { up as enrolment } from './migrations/0004-enrolment.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -38,7 +41,12 @@ export interface Database {
 }
 
 const oldestServer = 150_000
-const migrations = { '0001-first': { up: first } }
+const migrations = {
+  '0001-first': { up: first },
+  '0002-labels': { up: labels },
+  '0003-signed-log': { up: signedLog },
+  '0004-enrolment': { up: enrolment },
+}
 
 /** Why a database cannot be used, in one line that says what to do. */
 export class DatabaseError extends Error {

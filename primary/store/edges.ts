@@ -1,11 +1,17 @@
 import { randomUUID } from 'node:crypto'
+import { sql, type Selectable, type Transaction } from 'kysely'
+import { ApiError } from '../../shared/api/errors.ts'
+import type { Page } from '../../shared/api/paging.ts'
+import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import { edgePrefix, type Account } from '../accounts/account.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
 import type { Records } from './database.ts'
+import { applyFilters, applySorts } from './filters.ts'
 import { appendEvents } from './outbox.ts'
+import type { EdgesTable, Schema } from './schema.ts'
 
-/** An edge as the primary knows it, without its secret. */
-export interface Edge {
+/** What an edge may do, as the configuration or an administrator says. */
+export interface EdgeRights {
   readonly id: string
   readonly name: string
   /** `*`, or the ids of the projects that it may read. */
@@ -13,6 +19,62 @@ export interface Edge {
   /** Whether people may log in through it, who then show it their passwords. */
   readonly acceptsPeople: boolean
 }
+
+/** Where an edge is, by which it is selected: an administrator says so, never the edge itself. */
+export interface EdgePlace {
+  readonly site: string
+  readonly region: string
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/** An edge as the primary knows it, without its secret. */
+export interface Edge extends EdgeRights, EdgePlace {
+  /** Neither a suspended one nor who logs in through it gets anything. */
+  readonly state: 'ready' | 'suspended'
+  /** Whether it joined by a token; the others stand in the configuration, which says again at each start what they are. */
+  readonly enrolled: boolean
+  readonly createdAt: Date
+  readonly updatedAt: Date
+}
+
+/** What may be changed of an edge. */
+export type EdgeChanges = Partial<Omit<EdgeRights, 'id'> & EdgePlace & Pick<Edge, 'state'>>
+
+/** Who did it, where and when. */
+export interface EdgeDeed {
+  readonly actor: AuditActor
+  readonly now: Date
+}
+
+export interface EdgeListing {
+  readonly filters: readonly Filter[]
+  readonly sorts: readonly Sort[]
+  readonly page: Page
+}
+
+/** What edges may be filtered and sorted by. The secret is not among them. */
+export const edgeFields: Fields = {
+  id: { column: 'id', type: 'text' },
+  name: { column: 'name', type: 'text' },
+  site: { column: 'site', type: 'text' },
+  region: { column: 'region', type: 'text' },
+  creation_time: { column: 'created_at', type: 'time' },
+  update_time: { column: 'updated_at', type: 'time' },
+}
+
+const columns = [
+  'id',
+  'name',
+  'scope',
+  'accept_people',
+  'site',
+  'region',
+  'labels',
+  'suspended',
+  'public_key',
+  'created_at',
+  'updated_at',
+] as const
 
 export type Edges = ReturnType<typeof createEdges>
 
@@ -26,6 +88,7 @@ export function createEdges(records: Records) {
         .select(['id', 'name', 'scope', 'credential_hash'])
         .where('id', '=', name.slice(edgePrefix.length))
         .where('deleted_at', 'is', null)
+        .where('suspended', '=', false)
         .executeTakeFirst()
       return (
         row && {
@@ -39,18 +102,29 @@ export function createEdges(records: Records) {
     async get(id: string): Promise<Edge | undefined> {
       const row = await records
         .selectFrom('edges')
-        .select(['id', 'name', 'scope', 'accept_people'])
+        .select(columns)
         .where('id', '=', id)
         .where('deleted_at', 'is', null)
         .executeTakeFirst()
-      return (
-        row && {
-          id: row.id,
-          name: row.name,
-          scope: row.scope,
-          acceptsPeople: row.accept_people,
-        }
-      )
+      return row && readEdge(row)
+    },
+
+    /** One page of the edges, and how many there are. */
+    async list({ filters, sorts, page }: EdgeListing): Promise<{
+      readonly rows: readonly Edge[]
+      readonly total: number
+    }> {
+      const all = records.selectFrom('edges').where('deleted_at', 'is', null)
+      const query = applyFilters(all, filters)
+      const counted = await query
+        .select((expression) => expression.fn.countAll<number>().as('total'))
+        .executeTakeFirstOrThrow()
+      const rows = await applySorts(query, sorts, { column: 'id', descending: false })
+        .select(columns)
+        .limit(page.size)
+        .offset(page.offset)
+        .execute()
+      return { rows: rows.map(readEdge), total: counted.total }
     },
 
     /** The stored hash of an edge's secret, to see whether a configured secret is the same. */
@@ -65,7 +139,7 @@ export function createEdges(records: Records) {
     },
 
     /** Writes an edge as the configuration has it: a new one, or the new state of a known one. */
-    put(edge: Edge, secretHash: string, now: Date): Promise<void> {
+    put(edge: EdgeRights, secretHash: string, now: Date): Promise<void> {
       return records.transaction().execute(async (trx) => {
         const state = {
           name: edge.name,
@@ -92,6 +166,42 @@ export function createEdges(records: Records) {
       })
     },
 
+    /**
+     * Changes what an edge may do, or where it is.
+     * @returns it as it is then; undefined when there is none
+     * @throws ApiError CONFLICT when the name is taken
+     */
+    change(id: string, changes: EdgeChanges, { actor, now }: EdgeDeed): Promise<Edge | undefined> {
+      return records.transaction().execute(async (trx) => {
+        const { name, scope, acceptsPeople, site, region, labels, state } = changes
+        if (name !== undefined) await refuseTakenName(trx, name, id)
+        const row = await trx
+          .updateTable('edges')
+          .set({
+            updated_at: now,
+            ...(name !== undefined && { name }),
+            ...(scope !== undefined && { scope: JSON.stringify(scope) }),
+            ...(acceptsPeople !== undefined && { accept_people: acceptsPeople }),
+            ...(site !== undefined && { site }),
+            ...(region !== undefined && { region }),
+            ...(labels !== undefined && { labels: JSON.stringify(labels) }),
+            ...(state !== undefined && { suspended: state === 'suspended' }),
+          })
+          .where('id', '=', id)
+          .where('deleted_at', 'is', null)
+          .returning(columns)
+          .executeTakeFirst()
+        if (row === undefined) return undefined
+        const edge = readEdge(row)
+        const description = Object.keys(changes)
+          .map((what) => (what === 'state' ? edge.state : what))
+          .join(' ')
+        await appendAudit(trx, edgeAudit({ actor, operation: 'update', id, description }), now)
+        await appendEvents(trx, [{ type: 'edge', edgeId: id, name: edge.name }], now)
+        return edge
+      })
+    },
+
     /** Removes an edge: what it holds is worth nothing from then on. Returns false when there is none. */
     remove(id: string, actor: AuditActor, now: Date): Promise<boolean> {
       return records.transaction().execute(async (trx) => {
@@ -111,7 +221,41 @@ export function createEdges(records: Records) {
   }
 }
 
-function edgeAudit(deed: {
+/** In the transaction that writes the name. @throws ApiError CONFLICT */
+export async function refuseTakenName(
+  trx: Transaction<Schema>,
+  name: string,
+  except?: string,
+): Promise<void> {
+  await sql`LOCK TABLE edges IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
+  const taken = await trx
+    .selectFrom('edges')
+    .select('id')
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst()
+  if (taken === undefined || taken.id === except) return
+  throw new ApiError('CONFLICT', `an edge is called ${name} already: choose another name`)
+}
+
+function readEdge(row: Pick<Selectable<EdgesTable>, (typeof columns)[number]>): Edge {
+  return {
+    id: row.id,
+    name: row.name,
+    scope: row.scope,
+    acceptsPeople: row.accept_people,
+    site: row.site,
+    region: row.region,
+    labels: row.labels,
+    state: row.suspended ? 'suspended' : 'ready',
+    enrolled: row.public_key !== null,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }
+}
+
+/** What the audit log says of a deed done to an edge. */
+export function edgeAudit(deed: {
   readonly actor: AuditActor
   readonly operation: AuditOperation<'edge'>
   readonly id: string

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import { sql, type Transaction } from 'kysely'
+import { headerHash, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
 import type { EventBody, EventStream } from '../../shared/replication/events.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
 import type { Records } from './database.ts'
 import type { Schema } from './schema.ts'
 
@@ -11,14 +13,8 @@ export interface NumberedEvent {
   readonly body: EventBody
 }
 
-/** Where the log ends. */
-export interface EventHead {
-  readonly epoch: number
-  readonly seq: number
-}
-
 /** Where the log ends, and what waits to be numbered, as one look sees them. */
-export interface LogPosition extends EventHead {
+export interface LogPosition extends LogPlace {
   /** Ids of the outbox; undefined when it is empty. */
   readonly waiting: { readonly oldest: number; readonly newest: number } | undefined
 }
@@ -40,9 +36,12 @@ export function createEvents(records: Records) {
     /**
      * Moves what the outbox holds into the log, in the order of its ids, and announces the new head. Who finds
      * the head locked waits for its holder.
+     * @param sign signs where the log ends by then; it is asked for each batch
      * @returns how many were moved; `full` when more may be waiting
      */
-    number(): Promise<{ readonly moved: number; readonly full: boolean }> {
+    number(
+      sign: (head: LogHead) => Envelope,
+    ): Promise<{ readonly moved: number; readonly full: boolean }> {
       return records.transaction().execute(async (trx) => {
         const head = await trx
           .selectFrom('event_head')
@@ -62,8 +61,12 @@ export function createEvents(records: Records) {
           .execute()
         if (rows.length === 0) return { moved: 0, full: false }
         rows.sort((one, other) => one.id - other.id)
-        const next = await append(trx, { head, rows })
-        await trx.updateTable('event_head').set(next).execute()
+        const next = await append(trx, { head: { ...head, hash: head.header_hash }, rows })
+        await trx.updateTable('event_head').set({ seq: next.seq, header_hash: next.hash }).execute()
+        await trx
+          .insertInto('event_batches')
+          .values({ last_seq: next.seq, epoch: next.epoch, envelope: JSON.stringify(sign(next)) })
+          .execute()
         await sql`SELECT pg_notify(${headChannel}, ${String(next.seq)})`.execute(trx)
         return { moved: rows.length, full: rows.length === batchRows }
       })
@@ -75,7 +78,7 @@ export function createEvents(records: Records) {
       return row !== undefined
     },
 
-    async head(): Promise<EventHead> {
+    async head(): Promise<LogPlace> {
       return records.selectFrom('event_head').select(['epoch', 'seq']).executeTakeFirstOrThrow()
     },
 
@@ -114,24 +117,26 @@ export function createEvents(records: Records) {
       }))
     },
 
-    /** Removes the events up to the last one that is older than `before`: the log has no holes. @returns how many */
-    async trim(before: Date): Promise<number> {
-      const result = await records
-        .deleteFrom('events')
-        .where('seq', '<=', (old) =>
-          old
-            .selectFrom('events')
-            .select((row) => row.fn.max('seq').as('seq'))
-            .where('at', '<', before),
-        )
-        .executeTakeFirst()
-      return Number(result.numDeletedRows)
+    /**
+     * Removes the events up to the last one that is older than `before`, and what was signed of them: the log has no
+     * holes.
+     * @returns how many
+     */
+    trim(before: Date): Promise<number> {
+      return records.transaction().execute(async (trx) => {
+        const { seq } = await trx
+          .selectFrom('events')
+          .select((row) => row.fn.max('seq').as('seq'))
+          .where('at', '<', before)
+          .executeTakeFirstOrThrow()
+        // Nothing is that old.
+        if ((seq as number | null) === null) return 0
+        const result = await trx.deleteFrom('events').where('seq', '<=', seq).executeTakeFirst()
+        await trx.deleteFrom('event_batches').where('last_seq', '<=', seq).execute()
+        return Number(result.numDeletedRows)
+      })
     },
   }
-}
-
-interface Head extends EventHead {
-  readonly header_hash: Buffer
 }
 
 interface OutboxRow {
@@ -142,31 +147,16 @@ interface OutboxRow {
 /** Numbers rows densely and chains their headers: {epoch, seq, stream, body hash} over the one before. */
 async function append(
   trx: Transaction<Schema>,
-  { head, rows }: { readonly head: Head; readonly rows: readonly OutboxRow[] },
-): Promise<{ seq: number; header_hash: Buffer }> {
-  let [seq, previous] = [head.seq, head.header_hash]
+  { head, rows }: { readonly head: LogHead; readonly rows: readonly OutboxRow[] },
+): Promise<LogHead> {
+  const { epoch } = head
+  let [seq, previous] = [head.seq, head.hash]
   const numbered = rows.map(({ stream, body }) => {
     seq++
     const bodyHash = createHash('sha256').update(body).digest()
-    previous = headerHash({ epoch: head.epoch, seq, stream, bodyHash, previous })
+    previous = headerHash({ epoch, seq, stream, bodyHash, previous })
     return { seq, stream, body, body_hash: bodyHash, header_hash: previous }
   })
   await trx.insertInto('events').values(numbered).execute()
-  return { seq, header_hash: previous }
-}
-
-/** An event's header, as the chain holds it. */
-export interface EventHeader {
-  readonly epoch: number
-  readonly seq: number
-  readonly stream: EventStream
-  readonly bodyHash: Buffer
-  /** The hash of the header before; zeros before the first. */
-  readonly previous: Buffer
-}
-
-/** sha256 over the header's canonical JSON. */
-export function headerHash({ epoch, seq, stream, bodyHash, previous }: EventHeader): Buffer {
-  const header = [epoch, seq, stream, bodyHash.toString('hex'), previous.toString('hex')]
-  return createHash('sha256').update(JSON.stringify(header)).digest()
+  return { epoch, seq, hash: previous }
 }

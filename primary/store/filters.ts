@@ -25,8 +25,11 @@ export function applySorts<DB, TB extends keyof DB, O>(
   )
 }
 
-function conditionOf(filter: Filter): Expression<SqlBool> {
-  const column = sql.ref(filter.column)
+/** The condition of one filter, on its column unless it is on something else. */
+export function conditionOf(
+  filter: Filter,
+  column: Expression<unknown> = sql.ref(filter.column),
+): Expression<SqlBool> {
   switch (filter.kind) {
     case 'exact':
       return sql<SqlBool>`${column} = ${bind(filter.value)}`

@@ -7,6 +7,7 @@ import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } fr
 import type { Records } from './database.ts'
 import { escapeLike } from './filters.ts'
 import { appendEvents } from './outbox.ts'
+import { holdProject } from './projects.ts'
 import type { Schema } from './schema.ts'
 
 /** A person's role in a project. */
@@ -160,14 +161,7 @@ async function holdParties(
   trx: Transaction<Schema>,
   { projectId, userId }: { readonly projectId: number; readonly userId: number },
 ): Promise<void> {
-  const project = await trx
-    .selectFrom('projects')
-    .select('id')
-    .where('id', '=', projectId)
-    .where('deleted_at', 'is', null)
-    .forShare()
-    .executeTakeFirst()
-  if (project === undefined) throw new ApiError('NOT_FOUND', 'the project was deleted meanwhile')
+  await holdProject(trx, projectId)
   const user = await trx
     .selectFrom('users')
     .select('id')

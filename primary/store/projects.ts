@@ -114,6 +114,18 @@ export function createProjects(records: Records) {
       }))
     },
 
+    /** The names of the projects of these ids; one that is deleted has none. */
+    namesOf: async (ids: readonly number[]): Promise<ReadonlyMap<number, string>> => {
+      if (ids.length === 0) return new Map()
+      const rows = await records
+        .selectFrom('projects')
+        .select(['id', 'name'])
+        .where('id', 'in', ids)
+        .where('deleted_at', 'is', null)
+        .execute()
+      return new Map(rows.map(({ id, name }) => [id, name]))
+    },
+
     /** One page of the projects that may be seen, by id unless sorted otherwise, and how many there are. */
     async list({ visibility, userId, filters, sorts, page }: ProjectListing): Promise<{
       readonly rows: readonly Project[]
@@ -234,7 +246,7 @@ export function createProjects(records: Records) {
     },
 
     /**
-     * Deletes an empty project with its robots. Repositories that never got a manifest go along.
+     * Deletes an empty project with its robots and labels. Repositories that never got a manifest go along.
      * @returns false when there is no such project
      * @throws ApiError PRECONDITION when it contains repositories
      */
@@ -500,7 +512,22 @@ async function hasRepositories(trx: Transaction<Schema>, projectId: number): Pro
   return row !== undefined
 }
 
-/** Marks the project, its empty repositories and its robots deleted, under one deletion. */
+/**
+ * The project must live on until what is made for it is there, or its deletion must be seen.
+ * @throws ApiError NOT_FOUND when it is gone
+ */
+export async function holdProject(trx: Transaction<Schema>, projectId: number): Promise<void> {
+  const row = await trx
+    .selectFrom('projects')
+    .select('id')
+    .where('id', '=', projectId)
+    .where('deleted_at', 'is', null)
+    .forShare()
+    .executeTakeFirst()
+  if (row === undefined) throw new ApiError('NOT_FOUND', 'the project was deleted meanwhile')
+}
+
+/** Marks the project, its empty repositories, its robots and its labels deleted, under one deletion. */
 async function removeContents(
   trx: Transaction<Schema>,
   removal: {
@@ -526,6 +553,13 @@ async function removeContents(
     .where('deleted_at', 'is', null)
     .returning(['id', 'name'])
     .execute()
+  const labels = await trx
+    .updateTable('labels')
+    .set(deletion)
+    .where('project_id', '=', projectId)
+    .where('deleted_at', 'is', null)
+    .returning(['id', 'name'])
+    .execute()
   const description = `with the project ${project.name}`
   const deed = { actor, operation: 'delete', projectId, description } as const
   for (const { name } of repositories) {
@@ -533,6 +567,9 @@ async function removeContents(
   }
   for (const { name } of robots) {
     await appendAudit(trx, { ...deed, resourceType: 'robot', resource: name }, now)
+  }
+  for (const { name } of labels) {
+    await appendAudit(trx, { ...deed, resourceType: 'label', resource: name }, now)
   }
   await trx.updateTable('projects').set(deletion).where('id', '=', projectId).execute()
   return [
@@ -543,6 +580,7 @@ async function removeContents(
       name,
     })),
     ...robots.map(({ id }): EventFact => ({ type: 'robot-deleted', robotId: id, projectId })),
+    ...labels.map(({ id }): EventFact => ({ type: 'label-deleted', labelId: id, projectId })),
     { type: 'project-deleted', projectId, name: project.name },
   ]
 }

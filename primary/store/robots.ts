@@ -10,6 +10,7 @@ import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } fr
 import type { Records } from './database.ts'
 import { applyFilters, applySorts } from './filters.ts'
 import { appendEvents } from './outbox.ts'
+import { holdProject } from './projects.ts'
 import type { RobotsTable, Schema } from './schema.ts'
 
 /** A robot account, without its secret. */
@@ -276,18 +277,6 @@ async function lockRobot(trx: Transaction<Schema>, id: number): Promise<Robot | 
     .forNoKeyUpdate()
     .executeTakeFirst()
   return row && readRobot(row)
-}
-
-/** The project must live on until the robot is there, or its deletion must be seen. */
-async function holdProject(trx: Transaction<Schema>, projectId: number): Promise<void> {
-  const row = await trx
-    .selectFrom('projects')
-    .select('id')
-    .where('id', '=', projectId)
-    .where('deleted_at', 'is', null)
-    .forShare()
-    .executeTakeFirst()
-  if (row === undefined) throw new ApiError('NOT_FOUND', 'the project was deleted meanwhile')
 }
 
 function readRobot(row: Pick<Selectable<RobotsTable>, (typeof columns)[number]>): Robot {

@@ -130,6 +130,24 @@ export interface TagsTable extends Deletable {
   pulled_at: NullableInstant
 }
 
+export interface LabelsTable extends Deletable {
+  id: Generated<number>
+  /** null: global, for artifacts of every project. */
+  project_id: number | null
+  name: string
+  description: string
+  color: string
+  created_at: Instant
+  updated_at: Instant
+}
+
+/** Which manifests bear which labels; what is deleted on either side is not seen here. */
+export interface ArtifactLabelsTable {
+  manifest_id: number
+  label_id: number
+  created_at: Instant
+}
+
 export interface UploadsTable {
   /** What the client sees. */
   id: string
@@ -196,6 +214,20 @@ export interface EventHeadTable {
   header_hash: Buffer
 }
 
+/** The signature over the header of a batch's last event: an envelope of a log key. */
+export interface EventBatchesTable {
+  last_seq: Big
+  epoch: number
+  envelope: string
+}
+
+/** What the root said of the other keys, each version: an envelope of the root that was then. */
+export interface TrustListsTable {
+  version: number
+  envelope: string
+  created_at: Instant
+}
+
 export interface EdgesTable extends Deletable {
   id: string
   name: string
@@ -203,8 +235,31 @@ export interface EdgesTable extends Deletable {
   /** `*`, or the ids of the projects that it may read. */
   scope: ColumnType<'*' | readonly number[], string, string>
   accept_people: boolean
+  site: ColumnType<string, string | undefined, string>
+  region: ColumnType<string, string | undefined, string>
+  labels: ColumnType<Readonly<Record<string, string>>, string | undefined, string>
+  suspended: ColumnType<boolean, boolean | undefined, boolean>
+  /** RSA, SPKI PEM; null for an edge that the configuration names. */
+  public_key: ColumnType<string | null, string | null | undefined, string | null>
   created_at: Instant
   updated_at: Instant
+}
+
+/** What lets one key become an edge, once. */
+export interface JoinTokensTable {
+  id: string
+  /** sha256. */
+  secret_hash: Buffer
+  name: string
+  scope: ColumnType<'*' | readonly number[], string, string>
+  site: string
+  region: string
+  labels: ColumnType<Readonly<Record<string, string>>, string, string>
+  accept_people: boolean
+  expires_at: ColumnType<Date, Date, Date>
+  created_at: Instant
+  /** Who used it. */
+  edge_id: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 /** Small facts of the installation: store id, key file fingerprint, data version. */
@@ -225,12 +280,17 @@ export interface Schema {
   manifests: ManifestsTable
   manifest_children: ManifestChildrenTable
   tags: TagsTable
+  labels: LabelsTable
+  artifact_labels: ArtifactLabelsTable
   uploads: UploadsTable
   keys: KeysTable
   audit: AuditTable
   outbox: OutboxTable
   events: EventsTable
   event_head: EventHeadTable
+  event_batches: EventBatchesTable
+  trust_lists: TrustListsTable
   edges: EdgesTable
+  join_tokens: JoinTokensTable
   settings: SettingsTable
 }

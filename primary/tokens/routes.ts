@@ -10,6 +10,7 @@ import type { Account } from '../accounts/account.ts'
 import type { Issue, IssuedToken, RelayingEdge } from './issue.ts'
 import type { LogInOrigin } from '../accounts/log-in-limit.ts'
 import type { LogIns } from '../accounts/log-ins.ts'
+import type { Trust } from '../store/trust.ts'
 import type { Refresh } from './refresh.ts'
 
 export interface TokenRouteDeps {
@@ -18,6 +19,8 @@ export interface TokenRouteDeps {
   readonly logIns: LogIns
   /** The public keys as they are now. */
   readonly keys: () => PublicKeys
+  /** The root, and what it says of the keys that sign the log, as they are now. */
+  readonly trust: () => Trust
 }
 
 /** The longest form: 32 scopes and a password are far shorter. */
@@ -47,6 +50,13 @@ export function tokenRoutes(app: FastifyInstance, deps: TokenRouteDeps): void {
         .header('Cache-Control', 'public, max-age=60')
         .type('application/json')
         .send(JSON.stringify(deps.keys()))
+    })
+    scope.get('/service/trust', open, async (_request, reply) => {
+      const { root, envelope } = deps.trust()
+      return reply
+        .header('Cache-Control', 'no-store')
+        .type('application/json')
+        .send(JSON.stringify({ root, list: envelope }))
     })
     done()
   })

@@ -10,6 +10,7 @@ export interface Listing {
 
 /**
  * Reads `q`, `sort`, `page` and `page_size`.
+ * @param filterFields what may stand in `q` besides, and not in `sort`
  * @throws ApiError BAD_REQUEST, UNPROCESSABLE_ENTITY
  */
 export function parseListing(
@@ -20,10 +21,11 @@ export function parseListing(
     readonly page_size?: unknown
   },
   fields: Fields,
+  filterFields: Fields = {},
 ): Listing {
   return {
     page: parsePage(query),
-    filters: parseQuery(query.q, fields),
+    filters: parseQuery(query.q, { ...fields, ...filterFields }),
     sorts: parseSort(query.sort, fields),
   }
 }

@@ -7,6 +7,13 @@ const eventVersion = 1
 /** `system`, or one project's stream: who may read an event's body. */
 export type EventStream = 'system' | `project:${number}`
 
+/** The stream of this name, or undefined when it is none. */
+export function streamOfText(text: string): EventStream | undefined {
+  return text === 'system' || /^project:[1-9]\d{0,9}$/.test(text)
+    ? (text as EventStream)
+    : undefined
+}
+
 /**
  * The facts that an edge, or another primary's cache, must know. Each is written to the outbox in the
  * fact's own transaction. Ids, never names, bind a fact to its project and repository; names ride along.
@@ -64,6 +71,24 @@ export type EventFact =
       readonly projectId: number
       readonly repositoryId: number
       readonly digest: Digest
+    }
+  | {
+      /** Made, or renamed. */
+      readonly type: 'label'
+      readonly labelId: number
+      /** Absent: global. */
+      readonly projectId?: number
+      readonly name: string
+    }
+  /** Nothing bears it any more: no `manifest-labels` says so of each manifest that did. */
+  | { readonly type: 'label-deleted'; readonly labelId: number; readonly projectId?: number }
+  | {
+      /** Which labels a manifest bears now, by their ids, in order: all of them, after each change. */
+      readonly type: 'manifest-labels'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly digest: Digest
+      readonly labels: readonly number[]
     }
   | {
       readonly type: 'member'

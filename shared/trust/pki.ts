@@ -1,4 +1,4 @@
-import { createPrivateKey, generateKeyPair, randomBytes } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPair, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import forge from 'node-forge'
 import type { CertificateNames } from './names.ts'
@@ -13,6 +13,7 @@ const serverBits = 2048
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
 const caDays = 10 * 365
+const edgeDays = 90
 // Apple's limit, the strictest that clients put on certificates of private CAs too.
 const serverDays = 398
 
@@ -23,12 +24,12 @@ export interface PemPair {
 }
 
 /**
- * Makes a CA for servers, valid ten years from one hour before `now`: clocks that are slow must work.
+ * Makes a CA, for servers or for edges, valid ten years from one hour before `now`: clocks that are slow must work.
  * @param commonName shown by tools that list trusted CAs; a random suffix keeps two of them apart
  */
 export async function createCa(commonName: string, now: Date): Promise<PemPair> {
   const key = await createKey(caBits)
-  const cert = startCertificate({ key, days: caDays, now })
+  const cert = startCertificate({ publicKey: publicKeyOf(key), days: caDays, now })
   const subject = [...organisation, commonNameOf(`${commonName} ${randomBytes(4).toString('hex')}`)]
   cert.setSubject(subject)
   cert.setIssuer(subject)
@@ -53,7 +54,7 @@ export async function issueServerCertificate(
   const issuer = forge.pki.certificateFromPem(ca.cert)
   const issuerKey = rsaKey(ca.key)
   const key = await createKey(serverBits)
-  const cert = startCertificate({ key, days: serverDays, now })
+  const cert = startCertificate({ publicKey: publicKeyOf(key), days: serverDays, now })
   if (cert.validity.notAfter > issuer.validity.notAfter) {
     cert.validity.notAfter = issuer.validity.notAfter
   }
@@ -69,6 +70,40 @@ export async function issueServerCertificate(
   ])
   const pair = sign(cert, key, issuerKey)
   return { cert: pair.cert + ca.cert.trimEnd() + '\n', key: pair.key }
+}
+
+/** What stands in an edge's certificate, and is compared with the roster: never a host name that somebody could own. */
+export function edgeCertificateName(edgeId: string): string {
+  return `${edgeId}.edge.outport.internal`
+}
+
+/**
+ * Certifies an edge's own key, for 90 days from one hour before `now`, to be shown as a client and as a peer's server.
+ * @param publicKey RSA, SPKI PEM
+ * @throws RangeError when the CA's key is not RSA
+ */
+export function issueEdgeCertificate(
+  ca: PemPair,
+  {
+    edgeId,
+    publicKey,
+    now,
+  }: { readonly edgeId: string; readonly publicKey: string; readonly now: Date },
+): string {
+  const issuer = forge.pki.certificateFromPem(ca.cert)
+  const cert = startCertificate({ publicKey: readPublicKey(publicKey), days: edgeDays, now })
+  cert.setSubject([...organisation, commonNameOf(edgeId)])
+  cert.setIssuer(issuer.subject.attributes)
+  cert.setExtensions([
+    { name: 'basicConstraints', cA: false, critical: true },
+    { name: 'keyUsage', digitalSignature: true, keyEncipherment: true, critical: true },
+    { name: 'extKeyUsage', clientAuth: true, serverAuth: true },
+    subjectAltName({ dnsNames: [edgeCertificateName(edgeId)], ipAddresses: [] }),
+    { name: 'subjectKeyIdentifier' },
+    { name: 'authorityKeyIdentifier', keyIdentifier: keyIdentifierOf(issuer) },
+  ])
+  cert.sign(rsaKey(ca.key), forge.md.sha256.create())
+  return toUnixLines(forge.pki.certificateToPem(cert))
 }
 
 /** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */
@@ -110,17 +145,28 @@ function publicKeyOf(key: RsaPrivateKey): forge.pki.rsa.PublicKey {
   return forge.pki.setRsaPublicKey(key.n, key.e)
 }
 
+/** Read by node:crypto, since it came over a network; forge gets its two numbers. */
+function readPublicKey(pem: string): forge.pki.rsa.PublicKey {
+  const { n, e } = createPublicKey(pem).export({ format: 'jwk' })
+  return forge.pki.setRsaPublicKey(bigInteger(n), bigInteger(e))
+}
+
+function bigInteger(base64url: string | undefined): forge.jsbn.BigInteger {
+  if (base64url === undefined) throw new RangeError('the key is not RSA')
+  return new forge.jsbn.BigInteger(Buffer.from(base64url, 'base64url').toString('hex'), 16)
+}
+
 function startCertificate({
-  key,
+  publicKey,
   days,
   now,
 }: {
-  readonly key: RsaPrivateKey
+  readonly publicKey: forge.pki.rsa.PublicKey
   readonly days: number
   readonly now: Date
 }): forge.pki.Certificate {
   const cert = forge.pki.createCertificate()
-  cert.publicKey = publicKeyOf(key)
+  cert.publicKey = publicKey
   cert.serialNumber = createSerialNumber()
   const start = now.getTime() - hourMs
   cert.validity.notBefore = new Date(start)

@@ -1,4 +1,4 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import type { TestContext } from 'node:test'
 import type { JWK } from 'jose'
 import { createBootstrap } from '../../primary/accounts/bootstrap.ts'
@@ -8,12 +8,19 @@ import { createLogInLimit } from '../../primary/accounts/log-in-limit.ts'
 import { createLogIns } from '../../primary/accounts/log-ins.ts'
 import { createRobotAccounts } from '../../primary/accounts/robots.ts'
 import { createUsers } from '../../primary/accounts/users.ts'
+import { createLabelService } from '../../primary/catalog/labels.ts'
+import { createEnrolment } from '../../primary/edges/enrolment.ts'
+import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-keys.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
 import { addRooms, type Rooms } from '../../primary/server.ts'
 import { createAccounts } from '../../primary/store/accounts.ts'
+import { createArtifacts } from '../../primary/store/artifacts.ts'
 import { createAudit } from '../../primary/store/audit.ts'
 import { createCatalog } from '../../primary/store/catalog.ts'
+import type { Records } from '../../primary/store/database.ts'
 import { createEdges } from '../../primary/store/edges.ts'
+import { createJoinTokens } from '../../primary/store/join-tokens.ts'
+import { createLabels } from '../../primary/store/labels.ts'
 import { createMembers } from '../../primary/store/members.ts'
 import { createProjects } from '../../primary/store/projects.ts'
 import { createRobots } from '../../primary/store/robots.ts'
@@ -29,6 +36,8 @@ import {
   type PublicKeys,
   type SigningKey,
 } from '../../shared/auth/token.ts'
+import { createLogger } from '../../shared/observability/log.ts'
+import { createSecrets } from '../../shared/trust/secrets.ts'
 import { startHttpServer, type TestServer } from './http-server.ts'
 import { createTestDatabase } from './postgres.ts'
 
@@ -70,6 +79,8 @@ export async function startAdmin(
   const audit = createAudit(records)
   const members = createMembers(records)
   const catalog = createCatalog(records)
+  const artifacts = createArtifacts(records)
+  const labels = createLabels(records)
   const passwords = createPasswords({ cost: { logN: 8, blockSize: 8, parallelism: 1 } })
   const findAccount = createFindAccount({ accounts, robots, edges })
   const rate = { failures: options.failures ?? 1000, windowMs: 60_000, now }
@@ -107,14 +118,16 @@ export async function startAdmin(
     externalUrl,
     service: 'outport',
   })
+  const joinTokens = createJoinTokens(records)
+  const logKeys = lazyKeys(records)
   const bootstrap = createBootstrap({ accounts, projects, edges, passwords, now })
   await bootstrap.ensureAdmin({ password: () => adminPassword })
 
-  const guard = createGuard({ logIns, projects, robots })
+  const guard = createGuard({ logIns, projects, robots, labels })
   const rooms: Rooms = {
     guard,
     registry: noRegistry,
-    tokens: { issue, refresh, logIns, keys },
+    tokens: { issue, refresh, logIns, keys, trust: logKeys.trust },
     accounts: {
       users: createUsers({ accounts, passwords, now }),
       robots: createRobotAccounts({ robots, projects, passwords, guard, now }),
@@ -130,7 +143,26 @@ export async function startAdmin(
       catalog,
       now,
     },
+    catalog: {
+      catalog,
+      artifacts,
+      labels,
+      labelService: createLabelService({ labels, guard, now }),
+      now,
+    },
     audit: { audit, projects },
+    edges: {
+      edges,
+      joinTokens,
+      enrolment: createEnrolment({
+        tokens: joinTokens,
+        keys: logKeys,
+        limit: createLogInLimit(rate),
+        now,
+      }),
+      projects,
+      now,
+    },
     system: {
       externalUrl,
       version: '0.1.0',
@@ -163,6 +195,8 @@ export async function startAdmin(
     audit,
     members,
     catalog,
+    artifacts,
+    labels,
     passwords,
     bootstrap,
     authenticate,
@@ -182,6 +216,25 @@ const noRegistry = new Proxy(
   {},
   { get: () => () => Promise.reject(new Error('this primary has no registry')) },
 ) as Rooms['registry']
+
+/** The keys of a log that nobody signs here: made when an edge is to join. */
+function lazyKeys(records: Records): Pick<CurrentKeys, 'trust' | 'edgeCa'> {
+  let opened: CurrentKeys | undefined
+  return {
+    async edgeCa() {
+      opened ??= await openCurrentKeys(records, {
+        secrets: createSecrets(randomBytes(32)),
+        issuer: 'test',
+        log: createLogger({ level: 'error', write: () => undefined }),
+      })
+      return opened.edgeCa()
+    },
+    trust() {
+      if (opened === undefined) throw new Error('this primary signs no log')
+      return opened.trust()
+    },
+  }
+}
 
 export type Admin = Awaited<ReturnType<typeof startAdmin>>
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 import Fastify from 'fastify'
 import { addRooms, type Rooms } from '../../../primary/server.ts'
+import { parseDigest } from '../../../shared/oci/digest.ts'
 import {
   adminPassword,
   startAdmin,
@@ -11,6 +12,8 @@ import {
 } from '../../kit/admin.ts'
 
 const prefix = '/api/v2.0'
+/** Of every app. */
+const appDigest = `sha256:${'a'.repeat(64)}`
 
 /**
  * Who asks: members of the project `own`, its robot, and others. `manager` is a system robot that may manage members
@@ -42,6 +45,11 @@ const members = `limitedGuest ${guests}`
 const readers = `robot manager ${members}`
 const accounts = `outsider otherAdmin robot manager denied ${members}`
 const everybody = `anonymous ${accounts}`
+/** The robots have rights over repositories alone. */
+const artifactReaders = members
+
+const artifactsRoute = '/projects/:project_name/repositories/:repository_name/artifacts'
+const ownArtifact = `/projects/{own}/repositories/app/artifacts/${appDigest}`
 
 interface Row extends AdminCall {
   /** `{own}`, `{member}`, `{robot}`… are filled in; what begins with `{spare` is made anew for each call. */
@@ -129,6 +137,42 @@ const table: Readonly<Record<string, readonly Row[]>> = {
     { path: '/projects/{own}/repositories/{spareRepository}', may: maintainers },
   ],
   'GET /repositories': [{ path: '/repositories', may: everybody }],
+  [`GET ${artifactsRoute}`]: [
+    { path: '/projects/{own}/repositories/app/artifacts', may: artifactReaders },
+  ],
+  [`GET ${artifactsRoute}/:reference`]: [{ path: ownArtifact, may: artifactReaders }],
+  [`POST ${artifactsRoute}/:reference/labels`]: [
+    { path: `${ownArtifact}/labels`, may: developers, body: { id: '{spareLabel}' } },
+  ],
+  [`DELETE ${artifactsRoute}/:reference/labels/:label_id`]: [
+    { path: `${ownArtifact}/labels/{spareBornLabel}`, may: developers },
+  ],
+  'GET /labels': [
+    { path: '/labels?scope=g', may: everybody },
+    { path: '/labels?scope=p&project_id={ownId}', may: guests },
+  ],
+  'POST /labels': [
+    { path: '/labels', may: 'sysadmin', body: { name: '{name}', scope: 'g' } },
+    {
+      path: '/labels',
+      may: maintainers,
+      body: { name: '{name}', scope: 'p', project_id: '{ownId}' },
+    },
+  ],
+  'GET /labels/:label_id': [
+    { path: '/labels/{label}', may: guests },
+    { path: '/labels/{globalLabel}', may: 'sysadmin' },
+    { path: '/labels/999999', may: 'sysadmin', answers: [404] },
+  ],
+  'PUT /labels/:label_id': [
+    { path: '/labels/{label}', may: maintainers, body: { name: '{name}' } },
+    { path: '/labels/{globalLabel}', may: 'sysadmin', body: { name: '{name}' } },
+  ],
+  'DELETE /labels/:label_id': [
+    { path: '/labels/{spareLabel}', may: maintainers },
+    { path: '/labels/{spareGlobalLabel}', may: 'sysadmin' },
+    { path: '/labels/999999', may: 'sysadmin', answers: [404] },
+  ],
   'GET /projects/:project_name/logs': [{ path: '/projects/{own}/logs', may: nobodyElse }],
   'GET /projects/:project_name/auditlog-exts': [
     { path: '/projects/{own}/auditlog-exts', may: nobodyElse },
@@ -227,6 +271,34 @@ const table: Readonly<Record<string, readonly Row[]>> = {
     { path: '/robots/{spareSystemRobot}', may: 'manager sysadmin' },
     { path: '/robots/999999', may: 'manager sysadmin', answers: [404] },
   ],
+  'GET /edges': [{ path: '/edges', may: 'sysadmin' }],
+  'POST /edges/join': [
+    {
+      path: '/edges/join',
+      may: everybody,
+      body: { token: 'a.b', name: 'e', publicKey: 'none', proof: '' },
+      answers: [400],
+    },
+  ],
+  'GET /edges/tokens': [{ path: '/edges/tokens', may: 'sysadmin' }],
+  'POST /edges/tokens': [
+    {
+      path: '/edges/tokens',
+      may: 'sysadmin',
+      body: { name: 'e', scope: ['no-such-project'] },
+      answers: [400],
+    },
+  ],
+  'DELETE /edges/tokens/:token_id': [
+    { path: '/edges/tokens/none', may: 'sysadmin', answers: [404] },
+  ],
+  'GET /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
+  'PUT /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', body: {}, answers: [404] }],
+  'POST /edges/:edge_id/suspend': [
+    { path: '/edges/none/suspend', may: 'sysadmin', answers: [404] },
+  ],
+  'POST /edges/:edge_id/resume': [{ path: '/edges/none/resume', may: 'sysadmin', answers: [404] }],
+  'DELETE /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
   'GET /ping': [{ path: '/ping', may: everybody }],
   'GET /health': [{ path: '/health', may: everybody }],
   'GET /openapi.json': [{ path: '/openapi.json', may: everybody }],
@@ -240,7 +312,14 @@ const table: Readonly<Record<string, readonly Row[]>> = {
 }
 
 /** Outside the admin API, and so not in the table: what is open, and what asks for its right to a repository. */
-const elsewhere = ['/api/version', '/service/jwks', '/service/token', '/v2', '/v2/*']
+const elsewhere = [
+  '/api/version',
+  '/service/jwks',
+  '/service/token',
+  '/service/trust',
+  '/v2',
+  '/v2/*',
+]
 
 function metadataRows(path: string): Readonly<Record<string, readonly Row[]>> {
   const route = `/projects/:project_name_or_id${path}`
@@ -322,7 +401,10 @@ async function createWorld(t: TestContext): Promise<World> {
   ids['member'] = ids['guestMember'] ?? 0
   for (const project of ['own', 'other'] as const) {
     await createApp(admin, { projectId: ids[`${project}Id`] ?? 0, name: `${project}/app` })
+    const label = { name: 'label', scope: 'p', project_id: ids[`${project}Id`] }
+    ids[project === 'own' ? 'label' : 'otherLabel'] = (await create('/labels', label)).id
   }
+  ids['globalLabel'] = (await create('/labels', { name: 'label', scope: 'g' })).id
   const robotOf = async (name: string, level: string, permissions: readonly object[]) => {
     const made = await create('/robots', { name, level, duration: -1, permissions })
     const { name: username, secret } = made.body as { name: string; secret: string }
@@ -359,7 +441,7 @@ async function createApp(
     .insertInto('manifests')
     .values({
       repository_id: repository.id,
-      digest: `sha256:${'a'.repeat(64)}`,
+      digest: appDigest,
       media_type: 'application/vnd.oci.image.manifest.v1+json',
       size: 2,
       content: Buffer.from('{}'),
@@ -416,6 +498,22 @@ async function createSpares(
     const id = await robot(`robot$${name}`, undefined)
     return { spareSystemRobot: String(id), spareRobotName: name }
   }
+  const label = (owner: number | undefined) =>
+    admin.labels.create({ name, description: '', color: '', projectId: owner }, { actor, now })
+  if (text.includes('{spareLabel}')) return { spareLabel: String(await label(projectId)) }
+  if (text.includes('{spareGlobalLabel}')) {
+    return { spareGlobalLabel: String(await label(undefined)) }
+  }
+  if (text.includes('{spareBornLabel}')) {
+    const id = await label(projectId)
+    const repository = await admin.catalog.get(projectId, 'own/app')
+    const parts = { withTags: false, withLabels: false }
+    const reference = { kind: 'digest', digest: parseDigest(appDigest) } as const
+    const artifact = repository && (await admin.artifacts.get(repository.id, reference, parts))
+    assert.ok(artifact)
+    await admin.labels.attach(id, { artifact, repository }, { actor, now })
+    return { spareBornLabel: String(id) }
+  }
   if (text.includes('{spareRepository}')) await createApp(admin, { projectId, name: `own/${name}` })
   return { spareRepository: name, spareUserName: name }
 }
@@ -433,7 +531,9 @@ async function callAs(
   { method, row, swap }: Question,
 ): Promise<AdminAnswer> {
   const { admin, logins, ids } = world
-  const body = row.body === undefined ? '' : JSON.stringify(row.body)
+  const json = row.body === undefined ? '' : JSON.stringify(row.body)
+  // Ids are numbers in bodies.
+  const body = json.replaceAll(/"\{(ownId|spareLabel)\}"/g, '{$1}')
   const spares = swap ?? (await createSpares(world, row.path + body))
   names += 1
   const values: Readonly<Record<string, string>> = { own: 'own', name: `n${names}`, ...spares }
@@ -488,8 +588,8 @@ test('nobody gets into a foreign project by its name or its ids, in path, query 
   const world = await createWorld(t)
   const mistakes: string[] = []
   for (const { method, row } of rowsOf) {
-    if (!/\{(?:own|ownId|robot|spareRobot)\}/.test(row.path + JSON.stringify(row.body ?? '')))
-      continue
+    const text = row.path + JSON.stringify(row.body ?? '')
+    if (!/\{(?:own|ownId|robot|spareRobot|label|spareLabel)\}/.test(text)) continue
     for (const { swap, names: strangers, isMissing } of foreignPlaces(world.ids)) {
       for (const name of strangers) {
         const { status, body } = await callAs(world, name, { method, row, swap })
@@ -534,6 +634,9 @@ function foreignPlaces(ids: Readonly<Record<string, number>>): readonly Place[] 
     spareRobotName: 'node',
     spareRepository: 'app',
     spareUserName: 'outsider',
+    label: String(ids['otherLabel']),
+    spareLabel: String(ids['otherLabel']),
+    spareBornLabel: String(ids['otherLabel']),
   }
   const missing = (own: string, id: string) => {
     const swap = Object.fromEntries(Object.keys(ofOther).map((key) => [key, id]))
@@ -598,12 +701,19 @@ test('ids of another project open nothing through a path of one’s own', async 
   assert.equal((await ask('PUT', `/robots/${robot}`, claim)).status, 403)
   assert.equal((await ask('PATCH', `/robots/${robot}`, { secret: '' })).status, 403)
   assert.equal((await ask('DELETE', `/robots/${robot}`)).status, 403)
+  const label = ids['otherLabel'] ?? 0
+  const labels = `/projects/own/repositories/app/artifacts/${appDigest}/labels`
+  assert.equal((await ask('GET', `/labels/${label}`)).status, 403)
+  assert.equal((await ask('PUT', `/labels/${label}`, { name: 'mine' })).status, 403)
+  assert.equal((await ask('DELETE', `/labels/${label}`)).status, 403)
+  assert.equal((await ask('POST', labels, { id: label })).status, 404)
+  assert.equal((await ask('DELETE', `${labels}/${label}`)).status, 404)
   assert.equal((await ask('GET', '/projects/own/repositories/..%252Fother%252Fapp')).status, 404)
   assert.equal((await ask('GET', '/projects/own/repositories/%252e%252e')).status, 404)
 })
 
 test('a public project shows itself to everybody, and no more than that', async (t) => {
-  const { admin, logins } = await createWorld(t)
+  const { admin, logins, ids } = await createWorld(t)
   await admin.asAdmin(`${prefix}/projects/own`, {
     method: 'PUT',
     body: { metadata: { public: 'true' } },
@@ -616,6 +726,11 @@ test('a public project shows itself to everybody, and no more than that', async 
     assert.equal(await statusOf('/projects/own'), 200)
     assert.equal(await statusOf('/projects/own/repositories'), 200)
     assert.equal(await statusOf('/projects/own/repositories/app'), 200)
+    assert.equal(await statusOf('/projects/own/repositories/app/artifacts'), 200)
+    assert.equal(await statusOf(`/projects/own/repositories/app/artifacts/${appDigest}`), 200)
+    assert.equal(await statusOf('/labels?scope=p&project_id=1'), 200)
+    assert.equal(await statusOf(`/labels/${ids['label'] ?? 0}`), 200)
+    assert.equal(await statusOf(`/labels/${ids['globalLabel'] ?? 0}`), refused)
     assert.equal(await statusOf('/projects/own/members'), refused)
     assert.equal(await statusOf('/projects/own/metadatas/'), refused)
     assert.equal(await statusOf('/projects/own/logs'), refused)

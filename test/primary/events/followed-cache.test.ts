@@ -11,9 +11,11 @@ import { listenForHeads } from '../../../primary/store/listen.ts'
 import { appendEvents } from '../../../primary/store/outbox.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
 import { waitFor } from '../../kit/clock.ts'
+import { createLogKey } from '../../kit/log-keys.ts'
 import { createTestDatabase } from '../../kit/postgres.ts'
 
 const log = createLogger({ level: 'error', write: () => undefined })
+const { sign } = createLogKey()
 
 /** A follower that a test drives. */
 function createDriven() {
@@ -162,7 +164,7 @@ test('a change at one primary reaches the caches of another, woken or by polling
       await appendEvents(trx, [{ type: 'user', userId: 1, admin: false }], new Date())
     })
     assert.equal(await read(), 'old')
-    await events.number()
+    await events.number(sign)
     await waitFor('the new value', async () => (await read()) === 'new')
     await follower.stop()
   }
@@ -221,7 +223,7 @@ test('a change that no relay numbers makes caches be passed by, until it is numb
     .transaction()
     .execute((trx) => appendEvents(trx, [{ type: 'user-deleted', userId: 1 }], new Date()))
   await waitFor('caches to be passed by', () => !follower.isCurrent())
-  await events.number()
+  await events.number(sign)
   await waitFor('caches to be believed again', () => follower.isCurrent())
 })
 
@@ -229,7 +231,7 @@ test('a steady stream of changes does not look like one that stands still', asyn
   const database = await createTestDatabase(t)
   const events = createEvents(database.records)
   const options = { log, pollMs: 10 }
-  const relay = startRelay({ events, ...options, retainMs: 60_000, now: () => new Date() })
+  const relay = startRelay({ events, sign, ...options, retainMs: 60_000, now: () => new Date() })
   const now = () => performance.now()
   const follower = await startFollower({ events, ...options, maxStaleMs: 2000, now })
   for (const until = now() + 2500; now() < until;) {
@@ -266,7 +268,7 @@ test('a follower that the log was trimmed past drops everything, and so does a l
   await records
     .transaction()
     .execute((trx) => appendEvents(trx, [{ type: 'user-deleted', userId: 1 }], new Date()))
-  await events.number()
+  await events.number(sign)
   await events.trim(new Date(Date.now() + 60_000))
   paused.resolve(undefined)
   await waitFor('everything to be dropped', () => told.length > 0)
@@ -301,7 +303,14 @@ test('two primaries on one database: whatever they do, what either reads is neve
   let frozen: Promise<unknown> = Promise.resolve()
   const primaries = await Promise.all(
     [0, 1].map(async (number) => {
-      const relay = startRelay({ events, log, pollMs: 10, retainMs: 60_000, now: () => new Date() })
+      const relay = startRelay({
+        events,
+        sign,
+        log,
+        pollMs: 10,
+        retainMs: 60_000,
+        now: () => new Date(),
+      })
       const followed = {
         ...events,
         position: async () => {

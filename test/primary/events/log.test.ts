@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
 import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
 import { startRelay } from '../../../primary/events/relay.ts'
-import { createEvents, headerHash, type Events } from '../../../primary/store/events.ts'
+import { createEvents, type Events } from '../../../primary/store/events.ts'
 import { appendEvents } from '../../../primary/store/outbox.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
+import { createChainReader } from '../../../shared/replication/chain.ts'
 import type { EventFact } from '../../../shared/replication/events.ts'
+import { createLogKey } from '../../kit/log-keys.ts'
 import { createTestDatabase, type TestDatabase } from '../../kit/postgres.ts'
 
 const log = createLogger({ level: 'error', write: () => undefined })
-const options = { log, pollMs: 10, retainMs: 60_000, now: () => new Date() }
+const { sign, keyOf } = createLogKey()
+const options = { sign, log, pollMs: 10, retainMs: 60_000, now: () => new Date() }
 
 /** A fact about one of several subjects; the user's name carries the order of its changes. */
 const fact = (subject: number, turn: number): EventFact => ({
@@ -89,11 +91,11 @@ test("a transaction that commits late is not lost, and its subject's order holds
   })
   await taken.promise
   await change(database, 1)
-  await events.number()
+  await events.number(sign)
   assert.equal((await events.head()).seq, 1)
   late.resolve(undefined)
   await slow
-  await events.number()
+  await events.number(sign)
   assert.equal((await readAll(events)).length, 2)
 })
 
@@ -106,35 +108,53 @@ test('a relay that dies in the middle of a batch loses nothing and numbers nothi
   await dying.query('BEGIN')
   await dying.query('SELECT seq FROM event_head FOR UPDATE')
   await dying.query('DELETE FROM outbox')
-  const waiting = events.number()
+  const waiting = events.number(sign)
   const { rows } = await dying.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
   await sql`SELECT pg_terminate_backend(${rows[0]?.pid ?? 0})`.execute(database.records)
   assert.deepEqual(await waiting, { moved: 5, full: false })
   assert.equal((await readAll(events)).length, 5)
 })
 
-test('the chain of headers covers every body', async (t) => {
+test('every batch is signed, and its signature covers every body before it', async (t) => {
   const database = await withSubjects(t, 1)
   const events = createEvents(database.records)
-  for (let round = 0; round < 3; round++) await change(database, 0)
-  await events.number()
-  const rows = await database.records.selectFrom('events').selectAll().orderBy('seq').execute()
-  let previous: Buffer = Buffer.alloc(32)
-  for (const row of rows) {
-    const bodyHash = createHash('sha256').update(row.body).digest()
-    assert.deepEqual(row.body_hash, bodyHash)
-    previous = headerHash({ epoch: 1, seq: row.seq, stream: row.stream, bodyHash, previous })
-    assert.deepEqual(row.header_hash, previous)
+  for (const rounds of [3, 1]) {
+    for (let round = 0; round < rounds; round++) await change(database, 0)
+    await events.number(sign)
   }
-  assert.equal(new Set(rows.map(({ body }) => body)).size, 3)
+  const rows = await database.records.selectFrom('events').selectAll().orderBy('seq').execute()
+  const batches = await database.records
+    .selectFrom('event_batches')
+    .selectAll()
+    .orderBy('last_seq')
+    .execute()
+  assert.deepEqual(
+    batches.map(({ last_seq }) => last_seq),
+    [3, 4],
+  )
+  const reader = createChainReader({ epoch: 1, seq: 0, hash: Buffer.alloc(32) }, keyOf)
+  for (const { seq, stream, body, body_hash: bodyHash, header_hash: headerHash } of rows) {
+    reader.take({ seq, stream, bodyHash: bodyHash.toString('hex') }, body)
+    const batch = batches.find(({ last_seq }) => last_seq === seq)
+    if (batch === undefined) continue
+    reader.close(JSON.parse(batch.envelope))
+    assert.deepEqual(reader.head, { epoch: 1, seq, hash: headerHash })
+  }
+  assert.equal(reader.head.seq, 4)
+  assert.equal(new Set(rows.map(({ body }) => body)).size, 4)
 })
 
 test('events older than asked are trimmed', async (t) => {
   const database = await withSubjects(t, 1)
   const events = createEvents(database.records)
   await change(database, 0)
-  await events.number()
+  await events.number(sign)
   assert.equal(await events.trim(new Date(0)), 0)
   assert.equal(await events.trim(new Date(Date.now() + 60_000)), 1)
   assert.equal((await events.head()).seq, 1)
+  const { batches } = await database.records
+    .selectFrom('event_batches')
+    .select((row) => row.fn.countAll<number>().as('batches'))
+    .executeTakeFirstOrThrow()
+  assert.equal(Number(batches), 0)
 })

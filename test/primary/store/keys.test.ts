@@ -30,7 +30,7 @@ test('primaries that start together agree on one token key, whose public half ve
   const { records } = await createTestDatabase(t)
   const secrets = createSecrets(randomBytes(32))
   const rings = await Promise.all(
-    [1, 2, 3].map(() => createKeys(records, secrets).tokenKeys(new Date())),
+    [1, 2, 3].map(() => createKeys(records, secrets).ring('jwt', new Date())),
   )
   const [first] = rings
   assert.ok(first)
@@ -53,8 +53,8 @@ test('primaries that start together agree on one token key, whose public half ve
 
 test('a private key lies sealed, and opens only under its key file', async (t) => {
   const { records } = await createTestDatabase(t)
-  await createKeys(records, createSecrets(randomBytes(32))).tokenKeys(new Date())
-  await assert.rejects(createKeys(records, createSecrets(randomBytes(32))).tokenKeys(new Date()))
+  await createKeys(records, createSecrets(randomBytes(32))).ring('jwt', new Date())
+  await assert.rejects(createKeys(records, createSecrets(randomBytes(32))).ring('jwt', new Date()))
 })
 
 test('the key file is made once, for its owner alone, and another one is refused', async (t) => {

@@ -33,7 +33,7 @@ describe('at the registry', () => {
     ring = await createKeys(
       primary.records,
       await openKeyFile(primary.config.primary.key_file),
-    ).tokenKeys(new Date())
+    ).ring('jwt', new Date())
     await primary.createProject('closed', { isPublic: false })
     const client = primary.client(primary.admin)
     await pushImage(client, 'closed/app', image, 'v1')

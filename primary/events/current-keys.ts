@@ -1,0 +1,63 @@
+import type { Logger } from '../../shared/observability/log.ts'
+import { headStatement, type LogHead } from '../../shared/replication/chain.ts'
+import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
+import type { PemPair } from '../../shared/trust/pki.ts'
+import type { Secrets } from '../../shared/trust/secrets.ts'
+import type { Records } from '../store/database.ts'
+import { createKeys, type KeyRing } from '../store/keys.ts'
+import { agreeOnTrust, type Trust } from '../store/trust.ts'
+
+/** The signing keys as they are now. */
+export interface CurrentKeys {
+  /** Those of tokens. */
+  jwt(): KeyRing
+  /** What edges are told of the log's keys. */
+  trust(): Trust
+  /** The edges' own CA, made if need be: `trust` names it once this is there. */
+  edgeCa(): Promise<PemPair>
+  /** Signs where the log ends. */
+  signHead(head: LogHead): Envelope
+  /** Call when the log says that they changed. */
+  readAgain(): void
+}
+
+/** @param issuer the installation: its store's id */
+export async function openCurrentKeys(
+  records: Records,
+  {
+    secrets,
+    issuer,
+    log,
+  }: { readonly secrets: Secrets; readonly issuer: string; readonly log: Logger },
+): Promise<CurrentKeys> {
+  const keys = createKeys(records, secrets)
+  const read = async () => {
+    const now = new Date()
+    const jwt = await keys.ring('jwt', now)
+    const rings = { root: await keys.ring('root', now), log: await keys.ring('log', now) }
+    const ca = await keys.findCa()
+    const subjects = { issuer, ...rings, ca: ca === undefined ? [] : [ca.cert] }
+    return { jwt, log: rings.log, ca, trust: await agreeOnTrust(records, subjects, now) }
+  }
+  let current = await read()
+  return {
+    jwt: () => current.jwt,
+    trust: () => current.trust,
+    async edgeCa() {
+      if (current.ca !== undefined) return current.ca
+      const ca = await keys.ca(new Date())
+      current = await read()
+      return ca
+    },
+    signHead: (head) =>
+      signStatement(statementTypes.head, headStatement(head), current.log.signing),
+    readAgain() {
+      read().then(
+        (fresh) => {
+          current = fresh
+        },
+        (err: unknown) => log.error({ err }, 'the keys could not be read again'),
+      )
+    },
+  }
+}
