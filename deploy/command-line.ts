@@ -94,6 +94,33 @@ export function defineGroup(
   }
 }
 
+/** A command that does something by itself, and has others below it: `edge`, and `edge join`. */
+export function withCommands(command: Command, commands: readonly Command[]): Command {
+  const help = () =>
+    [
+      command.help().trimEnd(),
+      '',
+      'Commands:',
+      ...formatRows(commands.map(({ name, summary }) => [name, summary])),
+      '',
+    ].join('\n')
+  return {
+    name: command.name,
+    summary: command.summary,
+    help,
+    async main(args) {
+      const [first = '', ...rest] = args
+      const below = commands.find(({ name }) => name === joinName(command.name, first))
+      if (below !== undefined) return below.main(rest)
+      if (first !== '' && !first.startsWith('-'))
+        throw new UsageError(unknownCommand(command.name, first, commands))
+      if (!asksForHelp(args)) return command.main(args)
+      process.stdout.write(help())
+      return 0
+    },
+  }
+}
+
 function joinName(group: string, word: string): string {
   return group === 'outport' ? word : `${group} ${word}`
 }

@@ -1,6 +1,8 @@
 import { defineGroup, UsageError } from './command-line.ts'
 import { certs } from './commands/certs.ts'
 import { edge } from './commands/edge.ts'
+import { edges } from './commands/edges.ts'
+import { hosts } from './commands/hosts.ts'
 import { primary } from './commands/primary.ts'
 import { up } from './commands/up.ts'
 import { describeFault } from './start-errors.ts'
@@ -8,7 +10,7 @@ import { describeFault } from './start-errors.ts'
 const outport = defineGroup(
   'outport',
   'a container registry that brings its own network of edge mirrors',
-  [up, primary, edge, certs],
+  [up, primary, edge, edges, certs, hosts],
 )
 
 try {

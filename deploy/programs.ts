@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { edgeSection } from '../edge/config.ts'
 import { primarySection } from '../primary/config.ts'
-import { loadConfig, type ConfigOf, type FileCheck } from '../shared/config/load.ts'
+import { loadConfig, type ConfigOf, type Fallbacks, type FileCheck } from '../shared/config/load.ts'
 import type { Logger } from '../shared/observability/log.ts'
 import type { Running } from '../shared/observability/program.ts'
 
@@ -56,18 +56,20 @@ interface LoadOptions {
   /** What the command line sets, of the shape of the file. */
   readonly flags?: unknown
   readonly files?: FileCheck | undefined
+  readonly fallbacks?: Fallbacks | undefined
 }
 
 /**
  * Loads the configuration of a command line.
  * @throws ConfigError with every problem
  */
-export function loadOutportConfig({ config, flags, files }: LoadOptions): OutportConfig {
+export function loadOutportConfig({ config, flags, files, fallbacks }: LoadOptions): OutportConfig {
   return loadConfig({
     sections,
     file: config ?? (process.env.OUTPORT_CONFIG || undefined),
     env: process.env,
     flags,
     ...(files !== undefined && { files }),
+    ...(fallbacks !== undefined && { fallbacks }),
   })
 }

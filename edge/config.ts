@@ -200,7 +200,8 @@ const edgeSchema = group({
       // As the primary's `edges[].id`.
       pattern: '^[a-z0-9]+(?:-[a-z0-9]+)*$',
       form: 'of lower-case letters, digits and single dashes',
-      description: "This edge's id at its primary. Left out: it pulls there anonymously.",
+      description:
+        "This edge's id at its primary. Left out: that of the identity which `outport edge join` wrote into the data folder; without one it pulls there anonymously.",
     }),
   ),
   name: optional(text({ description: 'What people call this edge.' })),
@@ -209,13 +210,15 @@ const edgeSchema = group({
   credential_file: optional(
     path({
       existing: true,
-      description: "The file that holds this edge's secret at its primary.",
+      description:
+        "The file that holds this edge's secret at its primary. Left out: that of the identity.",
     }),
   ),
   primary: group({
     url: text({
       default: 'http://127.0.0.1:8080',
-      description: 'The primary, as this edge reaches it.',
+      description:
+        'The primary, as this edge reaches it. Left out: that which it joined, if it did; so with `ca`.',
     }),
     ca: optional(
       path({

@@ -54,7 +54,7 @@ export function createTokenRelay({ ask, edge }: TokenRelayDeps): TokenRelay {
       if (edge === undefined) {
         throw new OciError(
           'UNAVAILABLE',
-          'this edge is not known to its primary: give it edge.id and edge.credential_file',
+          "this edge is not known to its primary: run 'outport edge join', or give it edge.id and edge.credential_file",
         )
       }
       const query = new URLSearchParams({ service: 'outport' })

@@ -7,10 +7,12 @@ import { asOption, choice, group, path, type Loaded, type OptionSchema } from '.
 import { isRecord, memberPath, parseOptions, type Report } from './parse.ts'
 import { ConfigError, type ConfigProblem } from './problems.ts'
 
+const defaultData = './data'
+
 /** What every command reads, whatever it starts. */
 const commonOptions = {
   data: path({
-    default: './data',
+    default: defaultData,
     description: 'The folder that holds everything the program keeps.',
   }),
   log: group({
@@ -80,7 +82,18 @@ export interface ConfigSources<Sections extends readonly ConfigSection<string, u
   readonly workingFolder?: string
   /** Looks whether the files are there that a program would read: for one that is to start on this machine. */
   readonly files?: FileCheck
+  readonly fallbacks?: Fallbacks
 }
+
+/**
+ * What stands where file, environment and flags say nothing, before the defaults of the schema: what the data folder
+ * itself knows.
+ * @param written the data folder, and what is said of everything, unchecked
+ */
+export type Fallbacks = (written: {
+  readonly data: string
+  readonly options: Readonly<Record<string, unknown>>
+}) => { readonly options: unknown; readonly source: string } | undefined
 
 export interface FileCheck {
   /** The sections of the programs that are to start. */
@@ -90,8 +103,8 @@ export interface FileCheck {
 }
 
 /**
- * Reads the configuration: flags override the environment, the environment the file, the file the
- * defaults. The whole is checked, and frozen at every level.
+ * Reads the configuration: flags override the environment, the environment the file, the file what the data folder
+ * knows (`fallbacks`), and that the defaults. The whole is checked, and frozen at every level.
  * @throws ConfigError with every problem
  */
 export function loadConfig<const Sections extends readonly ConfigSection<string, unknown>[]>(
@@ -111,11 +124,18 @@ export function loadConfig<const Sections extends readonly ConfigSection<string,
       report,
       readValue: (name) => readValueFile(resolve(workingFolder, name)),
     }),
-    ...flattenFlags(sources.flags, []),
+    ...flattenValues(sources.flags, 'a flag'),
   ]
-  for (const assignment of assignments) {
+  const place = (assignment: Assignment) => {
     assign(schema, tree, assignment)
     origins.set(assignment.path.join('.'), `from ${assignment.source}`)
+  }
+  assignments.forEach(place)
+  const data = resolve(workingFolder, typeof tree['data'] === 'string' ? tree['data'] : defaultData)
+  const fallback = sources.fallbacks?.({ data, options: tree })
+  if (fallback !== undefined) {
+    const filling = flattenValues(fallback.options, fallback.source)
+    filling.filter(({ path: steps }) => !isSaid(tree, steps)).forEach(place)
   }
   const parsed = parseOptions(schema, tree, { path: '', report })
   const located = resolvePaths(schema, parsed, workingFolder) as CommonConfig &
@@ -264,17 +284,34 @@ function resolvePaths(schema: OptionSchema, value: unknown, folder: string): unk
   )
 }
 
-function flattenFlags(flags: unknown, at: readonly (string | number)[]): readonly Assignment[] {
-  if (flags === undefined) return []
-  if (Array.isArray(flags)) {
+function flattenValues(
+  values: unknown,
+  source: string,
+  at: readonly (string | number)[] = [],
+): readonly Assignment[] {
+  if (values === undefined) return []
+  if (Array.isArray(values)) {
     // A list of words replaces; a list of groups merges into the elements that are there.
-    if (!flags.some((item) => isRecord(item))) return [{ path: at, value: flags, source: 'a flag' }]
-    return flags.flatMap((item: unknown, index) => flattenFlags(item, [...at, index]))
+    if (!values.some((item) => isRecord(item))) return [{ path: at, value: values, source }]
+    return values.flatMap((item: unknown, index) => flattenValues(item, source, [...at, index]))
   }
-  if (isRecord(flags)) {
-    return Object.entries(flags).flatMap(([key, member]) => flattenFlags(member, [...at, key]))
+  if (isRecord(values)) {
+    return Object.entries(values).flatMap(([key, member]) =>
+      flattenValues(member, source, [...at, key]),
+    )
   }
-  return [{ path: at, value: flags, source: 'a flag' }]
+  return [{ path: at, value: values, source }]
+}
+
+/** Whether something stands there, or something wrong on the way there, which the parser reports. */
+function isSaid(tree: unknown, steps: readonly (string | number)[]): boolean {
+  let node = tree
+  for (const step of steps) {
+    if (node === undefined || node === null) return false
+    if (typeof node !== 'object') return true
+    node = (node as Record<string | number, unknown>)[step]
+  }
+  return node !== undefined && node !== null
 }
 
 /** Writes a value into the tree, making the levels above it. A list starts from its default. */

@@ -87,14 +87,14 @@ interface Certificates {
 /** By our own command, as the documentation says. */
 async function issueCertificates(folder: string): Promise<Certificates> {
   const [ca, out] = [join(folder, 'ca'), join(folder, 'tls')]
-  await outport(['certs', 'init', '--dir', ca])
+  await runOutport(['certs', 'init', '--dir', ca])
   const names = ['--host', primaryName, '--host', edgeName, '--ip', '::1', '--ip', '127.0.0.1']
-  await outport(['certs', 'issue', ...names, '--dir', ca, '--out', out])
+  await runOutport(['certs', 'issue', ...names, '--dir', ca, '--out', out])
   return { ca: join(ca, 'ca.crt'), cert: join(out, 'server.crt'), key: join(out, 'server.key') }
 }
 
 /** Runs the command line. @throws Error with what it printed when it fails */
-async function outport(args: readonly string[]): Promise<string> {
+export async function runOutport(args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await run(process.execPath, [launcher, ...args])
   if (code !== 0) throw new Error(`outport ${args.join(' ')}: ${code} ${stdout}${stderr}`)
   return stdout

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { defineCommand, defineGroup, UsageError } from '../../deploy/command-line.ts'
+import { defineCommand, defineGroup, UsageError, withCommands } from '../../deploy/command-line.ts'
 
 function createGroup() {
   const seen: unknown[] = []
@@ -65,4 +65,29 @@ test('the help names every option and its value', () => {
   for (const part of [/--dir DIR +where/, /--host NAME +for what \(may be/, /--json +how/]) {
     assert.match(help, part)
   }
+})
+
+test('a command may have others below it, and does something by itself', async () => {
+  const ran: string[] = []
+  const make = (name: string, words: readonly string[] = []) =>
+    defineCommand({
+      name,
+      words,
+      summary: `runs ${name}`,
+      options: { data: { type: 'string', value: 'DIR', help: 'where' } },
+      run: async (_options, given) => {
+        ran.push([name, ...given].join(' '))
+        return 0
+      },
+    })
+  const edge = withCommands(make('edge'), [make('edge join', ['URL'])])
+  await edge.main([])
+  await edge.main(['--data', 'join'])
+  await edge.main(['join', 'there'])
+  assert.deepEqual(ran, ['edge', 'edge', 'edge join there'])
+  await assert.rejects(edge.main(['joni']), /no command joni of outport edge; .* are join/)
+  assert.match(
+    edge.help(),
+    /Usage: outport edge \[OPTION…\][\s\S]*--data DIR[\s\S]*edge join {2}runs/,
+  )
 })

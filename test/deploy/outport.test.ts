@@ -11,14 +11,18 @@ test('--help lists the commands, and no command shows the same with exit code 2'
   const { code, stdout, stderr } = await runProgram(t, [outport, '--help'])
   assert.equal(code, 0)
   assert.equal(stderr, '')
-  for (const command of ['up', 'primary', 'edge', 'certs']) {
+  for (const command of ['up', 'primary', 'edge', 'edges', 'certs', 'hosts']) {
     assert.match(stdout, new RegExp(`^  ${command} `, 'm'))
   }
   const bare = await runProgram(t, [outport])
   assert.deepEqual([bare.code, bare.stdout], [2, stdout])
 })
 
-for (const command of ['up', 'primary', 'edge', 'certs', 'certs init', 'certs issue']) {
+for (const command of [
+  ...['up', 'primary', 'edge', 'certs', 'certs init', 'certs issue'],
+  ...['edge join', 'edges', 'edges list', 'edges token', 'edges revoke'],
+  ...['hosts', 'hosts containerd', 'hosts docker', 'hosts podman', 'hosts k3s'],
+]) {
   test(`outport ${command} --help explains it`, async (t) => {
     const { code, stdout } = await runProgram(t, [outport, ...command.split(' '), '--help'])
     assert.equal(code, 0)
@@ -27,7 +31,10 @@ for (const command of ['up', 'primary', 'edge', 'certs', 'certs init', 'certs is
 }
 
 for (const [args, message] of [
-  [['dance'], 'outport: there is no command dance; the commands are up, primary, edge, certs\n'],
+  [
+    ['dance'],
+    'outport: there is no command dance; the commands are up, primary, edge, edges, certs, hosts\n',
+  ],
   [['up', '--primary-port', 'x'], /^outport: --primary-port must be a port .*'x'\n$/],
   [['up', '--mirror-port', '65536'], /^outport: --mirror-port must be a port .*\n$/],
   [['edge', '--json'], /^outport: outport edge has no option --json; .*\n$/],

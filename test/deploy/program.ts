@@ -26,6 +26,8 @@ interface ProgramOptions {
   readonly nodeOptions?: readonly string[]
   /** In a process group of its own, as a shell starts what it waits for. */
   readonly ownGroup?: boolean
+  /** What is piped into it; nothing without. */
+  readonly input?: string
 }
 
 /** Starts a file of the repository; it is killed when the test is over. */
@@ -38,17 +40,21 @@ export function startProgram(
     node = process.execPath,
     nodeOptions = [],
     ownGroup = false,
+    input = '',
   }: ProgramOptions = {},
 ): Program {
   const child = spawn(node, [...nodeOptions, join(root, file), ...args], {
     cwd,
     env: { ...withoutOutport(process.env), ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
     detached: ownGroup,
   })
   const { pid } = child
   if (pid === undefined) throw new Error(`cannot start ${file}`)
   const closed = once(child, 'close')
+  // It may end without reading.
+  child.stdin.on('error', () => undefined)
+  child.stdin.end(input)
   const stdout: Buffer[] = []
   const stderr: Buffer[] = []
   child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk))

@@ -65,20 +65,21 @@ interface Registry {
 
 /**
  * A registry as clients name it: `host:port`, the port left out for 443.
+ * @param option where it was given, for the messages
  * @throws UsageError when it is something else
  */
-export function parseRegistry(text: string): Registry {
+export function parseRegistry(text: string, option = 'registry'): Registry {
   const match = /^(?:\[([^\]]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/.exec(text)
   const [, ip6, name, port] = match ?? []
   if (match === null || (port !== undefined && !(Number(port) >= 1 && Number(port) <= 65535))) {
-    throw new UsageError(`--registry must be HOST:PORT, not '${text}'`)
+    throw new UsageError(`--${option} must be HOST:PORT, not '${text}'`)
   }
   const suffix = port === undefined ? '' : `:${Number(port)}`
   if (ip6 !== undefined) {
-    const [address] = parseEach('registry', [ip6], parseIpAddress)
+    const [address] = parseEach(option, [ip6], parseIpAddress)
     return { authority: `[${address}]${suffix}` }
   }
-  const [host] = parseEach('registry', [name ?? ''], parseHost)
+  const [host] = parseEach(option, [name ?? ''], parseHost)
   return { authority: `${host}${suffix}` }
 }
 

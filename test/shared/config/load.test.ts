@@ -267,6 +267,63 @@ describe('flags', () => {
   })
 })
 
+describe('what the data folder knows', () => {
+  const load = (t: TestContext, { yaml = '', flags = {} }: { yaml?: string; flags?: object }) =>
+    tempFolder(t).then(async (folder) => {
+      const file = join(folder, 'outport.yaml')
+      await writeFile(file, yaml)
+      const asked: string[] = []
+      const { shop: loaded } = loadConfig({
+        sections: [shop],
+        file,
+        env: { OUTPORT_SHOP__WORKERS: '2' },
+        flags,
+        fallbacks: ({ data }) => {
+          asked.push(data)
+          const options = {
+            name: 'known',
+            workers: 8,
+            mode: 'slow',
+            tls: { cert: '/c', key: '/k' },
+          }
+          return { source: 'the folder', options: { shop: options } }
+        },
+      })
+      return { loaded, asked, folder }
+    })
+
+  test('stands where file, environment and flags say nothing, and goes before defaults', async (t) => {
+    const { loaded, asked, folder } = await load(t, {
+      yaml: 'data: kept\nshop: {tls: {cert: /mine}, name: null}\n',
+      flags: { shop: { mode: 'quick' } },
+    })
+    assert.deepEqual(asked, [join(folder, 'kept')])
+    const { name, workers, mode, tls } = loaded
+    assert.deepEqual(
+      [name, workers, mode, tls],
+      ['known', 2, 'quick', { cert: '/mine', key: '/k' }],
+    )
+  })
+
+  test('is asked of the folder of the flags before that of the file', async (t) => {
+    const { asked } = await load(t, { yaml: 'data: kept\n', flags: { data: '/other' } })
+    assert.deepEqual(asked, ['/other'])
+  })
+
+  test('hides nothing that is wrong, and is named where it is wrong itself', async (t) => {
+    await assert.rejects(load(t, { yaml: 'shop: {tls: 3}\n' }), /shop\.tls: must/)
+    assert.throws(
+      () =>
+        loadConfig({
+          sections: [shop],
+          env: {},
+          fallbacks: () => ({ source: 'the folder', options: { shop: { workers: 99 } } }),
+        }),
+      /shop\.workers: must be at most 8, not 99 \(from the folder\)/,
+    )
+  })
+})
+
 describe('problems', () => {
   test('are all told at once, each with its path, and where the value came from', async (t) => {
     const problems = await problemsOf(t, {
