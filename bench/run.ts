@@ -15,6 +15,7 @@ const names = [
   'fill',
   'faults',
   'push',
+  'outbox',
   'evict',
   'outage',
   'wrong',
