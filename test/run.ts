@@ -22,7 +22,12 @@ const child = spawn(
     ...options,
     ...chosen,
   ],
-  { stdio: 'inherit', cwd: root },
+  {
+    stdio: 'inherit',
+    cwd: root,
+    // It spares each file, and each program that one starts, a third of its start.
+    env: { NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/outport-tests'), ...process.env },
+  },
 )
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
 child.on('exit', (code, signal) => {

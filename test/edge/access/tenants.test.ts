@@ -20,7 +20,7 @@ import { startUpstream, type Upstream } from '../../kit/upstream.ts'
 // whatever order, nobody sees what the upstream in question would not show to him, and nothing else is ever dialled.
 
 const seed = chooseSeed()
-const requests = Number(process.env['OUTPORT_TENANT_REQUESTS'] ?? 1500)
+const requests = Number(process.env['OUTPORT_TENANT_REQUESTS'] ?? 700)
 
 const tenants = ['alice', 'bob', 'carol'] as const
 type Tenant = (typeof tenants)[number]

@@ -211,7 +211,7 @@ test('a disk that others fill is noticed, and the cache gives way', async (t) =>
 })
 
 test('thousands of evictions in a row leave the loop its turns', async (t) => {
-  const count = 2000
+  const count = 1000
   let capacityNow = Infinity
   let at = 0
   const cache = await openTestCache(await tempFolder(t), {
