@@ -15,7 +15,8 @@ const child = spawn(
   process.execPath,
   [
     '--test',
-    '--test-concurrency=2',
+    // On two cores: a fifth of the time a test waits for something else than them.
+    '--test-concurrency=3',
     // A test that hangs must fail with its name, not hang the whole run.
     '--test-timeout=120000',
     ...(needsSetup ? [`--test-global-setup=${globalSetup}`] : []),

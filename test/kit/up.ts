@@ -98,7 +98,8 @@ export async function startTestUp(
         ...['--primary-port', portOf(urls?.primary), '--edge-port', portOf(urls?.edge)],
         ...['--mirror-port', portOf(urls?.mirror)],
       ],
-      { env: { OUTPORT_ADMIN_PASSWORD: admin.password, ...env } },
+      // Its children are known by the folder, which stands in no argument of theirs.
+      { env: { OUTPORT_ADMIN_PASSWORD: admin.password, TEST_FOLDER: data, ...env } },
     )
     programs.push(program)
     const line = await waitFor(
