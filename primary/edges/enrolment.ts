@@ -11,7 +11,8 @@ import { issueEdgeCertificate } from '../../shared/trust/pki.ts'
 import { fingerprintOf } from '../../shared/trust/trust-list.ts'
 import type { LogInLimit } from '../accounts/log-in-limit.ts'
 import type { CurrentKeys } from '../events/current-keys.ts'
-import type { EdgeDeed, EdgePlace } from '../store/edges.ts'
+import type { Deed } from '../store/audit.ts'
+import type { EdgePlace } from '../store/edges.ts'
 import type { JoinTokens } from '../store/join-tokens.ts'
 
 export interface EnrolmentDeps {
@@ -39,7 +40,7 @@ export function createEnrolment({ tokens, keys, limit, now }: EnrolmentDeps) {
     /** Makes a token; it is shown this once. */
     async createToken(
       { lifetimeMs, ...order }: JoinOrder,
-      deed: EdgeDeed,
+      deed: Deed,
     ): Promise<{ readonly id: string; readonly token: string; readonly expiresAt: Date }> {
       // So that the list of trusted keys names it before anybody joins.
       await keys.edgeCa()

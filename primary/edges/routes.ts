@@ -4,7 +4,8 @@ import { listQuery, text, timestamp } from '../../shared/api/fields.ts'
 import { listAnswer, parseListing } from '../../shared/api/listing.ts'
 import { apiPrefix, type AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
-import { edgeFields, type Edge, type EdgeDeed, type Edges } from '../store/edges.ts'
+import type { Deed } from '../store/audit.ts'
+import { edgeFields, type Edge, type Edges } from '../store/edges.ts'
 import type { JoinToken, JoinTokens } from '../store/join-tokens.ts'
 import type { Projects } from '../store/projects.ts'
 import type { Enrolment } from './enrolment.ts'
@@ -48,14 +49,21 @@ const placeFields = {
   ),
 }
 
-const edgeModel = Type.Object({
+const shownPlace = {
   id: Type.String(),
   name: Type.String(),
   site: Type.String(),
   region: Type.String(),
   labels: Type.Record(Type.String(), Type.String()),
+}
+const shownFields = {
+  ...shownPlace,
   scope: Type.Union([Type.Literal('*'), Type.Array(Type.String())]),
   accept_people: Type.Boolean(),
+}
+
+const edgeModel = Type.Object({
+  ...shownFields,
   state: Type.Union([Type.Literal('ready'), Type.Literal('suspended')]),
   enrolled: Type.Boolean({ description: 'Whether it joined by a token; else it is configured.' }),
   creation_time: timestamp,
@@ -63,13 +71,7 @@ const edgeModel = Type.Object({
 })
 
 const tokenModel = Type.Object({
-  id: Type.String(),
-  name: Type.String(),
-  site: Type.String(),
-  region: Type.String(),
-  labels: Type.Record(Type.String(), Type.String()),
-  scope: Type.Union([Type.Literal('*'), Type.Array(Type.String())]),
-  accept_people: Type.Boolean(),
+  ...shownFields,
   expires_at: timestamp,
   edge_id: Type.Optional(Type.String({ description: 'The edge that it made.' })),
 })
@@ -89,13 +91,7 @@ const joinModel = Type.Object({
 
 const keyModel = Type.Object({ id: Type.String(), jwk: Type.Record(Type.String(), Type.Any()) })
 const joinedModel = Type.Object({
-  edge: Type.Object({
-    id: Type.String(),
-    name: Type.String(),
-    site: Type.String(),
-    region: Type.String(),
-    labels: Type.Record(Type.String(), Type.String()),
-  }),
+  edge: Type.Object(shownPlace),
   secret: Type.String({ description: 'Shown this once.' }),
   certificate: Type.String(),
   ca: Type.String(),
@@ -303,7 +299,7 @@ function tokenRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
   })
 }
 
-function deedOf({ now }: Pick<EdgeRouteDeps, 'now'>, { actor }: Admitted): EdgeDeed {
+function deedOf({ now }: Pick<EdgeRouteDeps, 'now'>, { actor }: Admitted): Deed {
   return { actor, now: new Date(now()) }
 }
 

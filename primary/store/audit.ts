@@ -13,6 +13,12 @@ export interface AuditActor {
   readonly address: string
 }
 
+/** Who did it, where and when. */
+export interface Deed {
+  readonly actor: AuditActor
+  readonly now: Date
+}
+
 /** What is written down, by what it is done to, in Harbor's words. Nothing else compiles as an entry. */
 export const auditedDeeds = {
   artifact: ['create', 'delete'],

@@ -1,10 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { sql, type Selectable, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
-import type { Page } from '../../shared/api/paging.ts'
-import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
+import type { Listing } from '../../shared/api/listing.ts'
+import type { Fields } from '../../shared/api/query.ts'
 import { edgePrefix, type Account } from '../accounts/account.ts'
-import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
+import {
+  appendAudit,
+  type AuditActor,
+  type AuditEntry,
+  type AuditOperation,
+  type Deed,
+} from './audit.ts'
 import type { Records } from './database.ts'
 import { applyFilters, applySorts } from './filters.ts'
 import { appendEvents } from './outbox.ts'
@@ -39,18 +45,6 @@ export interface Edge extends EdgeRights, EdgePlace {
 
 /** What may be changed of an edge. */
 export type EdgeChanges = Partial<Omit<EdgeRights, 'id'> & EdgePlace & Pick<Edge, 'state'>>
-
-/** Who did it, where and when. */
-export interface EdgeDeed {
-  readonly actor: AuditActor
-  readonly now: Date
-}
-
-export interface EdgeListing {
-  readonly filters: readonly Filter[]
-  readonly sorts: readonly Sort[]
-  readonly page: Page
-}
 
 /** What edges may be filtered and sorted by. The secret is not among them. */
 export const edgeFields: Fields = {
@@ -110,7 +104,7 @@ export function createEdges(records: Records) {
     },
 
     /** One page of the edges, and how many there are. */
-    async list({ filters, sorts, page }: EdgeListing): Promise<{
+    async list({ filters, sorts, page }: Listing): Promise<{
       readonly rows: readonly Edge[]
       readonly total: number
     }> {
@@ -171,7 +165,7 @@ export function createEdges(records: Records) {
      * @returns it as it is then; undefined when there is none
      * @throws ApiError CONFLICT when the name is taken
      */
-    change(id: string, changes: EdgeChanges, { actor, now }: EdgeDeed): Promise<Edge | undefined> {
+    change(id: string, changes: EdgeChanges, { actor, now }: Deed): Promise<Edge | undefined> {
       return records.transaction().execute(async (trx) => {
         const { name, scope, acceptsPeople, site, region, labels, state } = changes
         if (name !== undefined) await refuseTakenName(trx, name, id)

@@ -1,14 +1,8 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Transaction } from 'kysely'
-import { appendAudit, type AuditEntry } from './audit.ts'
+import { appendAudit, type AuditEntry, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import {
-  edgeAudit,
-  refuseTakenName,
-  type EdgeDeed,
-  type EdgePlace,
-  type EdgeRights,
-} from './edges.ts'
+import { edgeAudit, refuseTakenName, type EdgePlace, type EdgeRights } from './edges.ts'
 import { appendEvents } from './outbox.ts'
 import type { Schema } from './schema.ts'
 
@@ -49,7 +43,7 @@ export function createJoinTokens(records: Records) {
     create(
       token: Omit<JoinToken, 'edgeId'>,
       secretHash: Buffer,
-      { actor, now }: EdgeDeed,
+      { actor, now }: Deed,
     ): Promise<void> {
       return records.transaction().execute(async (trx) => {
         await trx.deleteFrom('join_tokens').where('expires_at', '<', dayBefore(now)).execute()
@@ -95,7 +89,7 @@ export function createJoinTokens(records: Records) {
     },
 
     /** Takes a token back; the edge that it made stays. Returns false when there is none. */
-    remove(id: string, { actor, now }: EdgeDeed): Promise<boolean> {
+    remove(id: string, { actor, now }: Deed): Promise<boolean> {
       return records.transaction().execute(async (trx) => {
         const token = await trx
           .deleteFrom('join_tokens')
@@ -115,7 +109,7 @@ export function createJoinTokens(records: Records) {
      * @returns undefined when the token is unknown, its secret another, expired, or used by another key
      * @throws ApiError CONFLICT when the name is taken
      */
-    use(attempt: JoinAttempt, { actor, now }: EdgeDeed): Promise<JoinedEdge | undefined> {
+    use(attempt: JoinAttempt, { actor, now }: Deed): Promise<JoinedEdge | undefined> {
       return records.transaction().execute(async (trx) => {
         const token = await trx
           .selectFrom('join_tokens')

@@ -5,7 +5,13 @@ import type { Page } from '../../shared/api/paging.ts'
 import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { EventFact } from '../../shared/replication/events.ts'
-import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
+import {
+  appendAudit,
+  type AuditActor,
+  type AuditEntry,
+  type AuditOperation,
+  type Deed,
+} from './audit.ts'
 import { isUniqueViolation } from './conflicts.ts'
 import type { Records } from './database.ts'
 import { applyFilters, applySorts } from './filters.ts'
@@ -36,12 +42,6 @@ export interface LabelListing {
   readonly filters: readonly Filter[]
   readonly sorts: readonly Sort[]
   readonly page: Page
-}
-
-/** Who did it, where and when. */
-export interface LabelDeed {
-  readonly actor: AuditActor
-  readonly now: Date
 }
 
 /** The artifact whose labels change, and where it is. */
@@ -76,7 +76,7 @@ export function createLabels(records: Records) {
   /** Runs a change on one locked label and writes the deed and the event with it. */
   const change = (
     id: number,
-    deed: LabelDeed & { readonly operation: AuditOperation<'label'> },
+    deed: Deed & { readonly operation: AuditOperation<'label'> },
     act: (trx: Transaction<Schema>, label: Label) => Promise<LabelChange>,
   ): Promise<boolean> =>
     records.transaction().execute(async (trx) => {
@@ -98,7 +98,7 @@ export function createLabels(records: Records) {
   /** Runs a change of an artifact's labels, and writes the deed and the labels that it bears then. */
   const changeBearer = (
     { artifact, repository }: LabelBearer,
-    deed: LabelDeed & {
+    deed: Deed & {
       readonly operation: AuditOperation<'artifact-label'>
       readonly labelId: number
     },
@@ -165,10 +165,7 @@ export function createLabels(records: Records) {
      * @returns its id
      * @throws ApiError CONFLICT when the name is taken in that scope, NOT_FOUND when the project is gone
      */
-    create(
-      label: LabelText & Pick<Label, 'projectId'>,
-      { actor, now }: LabelDeed,
-    ): Promise<number> {
+    create(label: LabelText & Pick<Label, 'projectId'>, { actor, now }: Deed): Promise<number> {
       const { projectId, name, description, color } = label
       return records.transaction().execute(async (trx) => {
         if (projectId !== undefined) await holdProject(trx, projectId)
@@ -199,7 +196,7 @@ export function createLabels(records: Records) {
      * @returns false when there is no such label
      * @throws ApiError CONFLICT when the name is another's in that scope
      */
-    async update(id: number, text: LabelText, deed: LabelDeed): Promise<boolean> {
+    async update(id: number, text: LabelText, deed: Deed): Promise<boolean> {
       const { name, description, color } = text
       try {
         return await change(id, { ...deed, operation: 'update' }, async (trx, label) => {
@@ -220,7 +217,7 @@ export function createLabels(records: Records) {
     },
 
     /** Deletes a label, and so takes it off every artifact. Returns false when there is no such label. */
-    remove(id: number, deed: LabelDeed): Promise<boolean> {
+    remove(id: number, deed: Deed): Promise<boolean> {
       return change(id, { ...deed, operation: 'delete' }, async (trx, label) => {
         await trx
           .updateTable('labels')
@@ -235,7 +232,7 @@ export function createLabels(records: Records) {
      * Puts a label on an artifact: one of its own project, or a global one.
      * @throws ApiError NOT_FOUND when there is no such label or artifact, CONFLICT when it bears the label already
      */
-    attach(labelId: number, bearer: LabelBearer, deed: LabelDeed): Promise<void> {
+    attach(labelId: number, bearer: LabelBearer, deed: Deed): Promise<void> {
       const attaching = { ...deed, operation: 'create', labelId } as const
       return changeBearer(bearer, attaching, async (trx, label) => {
         const inserted = await trx
@@ -253,7 +250,7 @@ export function createLabels(records: Records) {
      * Takes a label off an artifact.
      * @throws ApiError NOT_FOUND when the artifact is gone or does not bear it
      */
-    detach(labelId: number, bearer: LabelBearer, deed: LabelDeed): Promise<void> {
+    detach(labelId: number, bearer: LabelBearer, deed: Deed): Promise<void> {
       const detaching = { ...deed, operation: 'delete', labelId } as const
       return changeBearer(bearer, detaching, async (trx, label) => {
         const removed = await trx

@@ -6,7 +6,7 @@ import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import type { EventFact } from '../../shared/replication/events.ts'
 import type { Account } from '../accounts/account.ts'
 import type { CallerFacts, RobotPermission } from '../accounts/caller.ts'
-import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
+import { appendAudit, type AuditEntry, type AuditOperation, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
 import { applyFilters, applySorts } from './filters.ts'
 import { appendEvents } from './outbox.ts'
@@ -61,12 +61,6 @@ export interface RobotListing {
   readonly filters: readonly Filter[]
   readonly sorts: readonly Sort[]
   readonly page: Page
-}
-
-/** Who did it, where and when. */
-export interface RobotDeed {
-  readonly actor: AuditActor
-  readonly now: Date
 }
 
 /** What robots may be filtered and sorted by. The secret is not among them. */
@@ -170,7 +164,7 @@ export function createRobots(records: Records) {
      * Creates a robot.
      * @throws ApiError CONFLICT when the name is taken, NOT_FOUND when the project is gone
      */
-    create(robot: NewRobot, { actor, now }: RobotDeed): Promise<Robot> {
+    create(robot: NewRobot, { actor, now }: Deed): Promise<Robot> {
       return records.transaction().execute(async (trx) => {
         if (robot.projectId !== undefined) await holdProject(trx, robot.projectId)
         const row = await trx
@@ -208,7 +202,7 @@ export function createRobots(records: Records) {
     },
 
     /** Changes a robot's rights, life or state. Returns false when there is no such robot. */
-    update(id: number, changes: RobotChanges, deed: RobotDeed): Promise<boolean> {
+    update(id: number, changes: RobotChanges, deed: Deed): Promise<boolean> {
       const description = changes.disabled ? 'disabled' : describe(changes)
       return change(id, { ...deed, operation: 'update', description }, async (trx, robot) => {
         await trx
@@ -228,7 +222,7 @@ export function createRobots(records: Records) {
     },
 
     /** Gives a robot another secret; the old one ends at once. Returns false when there is no such robot. */
-    setSecret(id: number, secretHash: string, deed: RobotDeed): Promise<boolean> {
+    setSecret(id: number, secretHash: string, deed: Deed): Promise<boolean> {
       return change(
         id,
         { ...deed, operation: 'update', description: 'secret' },
@@ -244,7 +238,7 @@ export function createRobots(records: Records) {
     },
 
     /** Deletes a robot. Returns false when there is none. */
-    remove(id: number, deed: RobotDeed): Promise<boolean> {
+    remove(id: number, deed: Deed): Promise<boolean> {
       return change(id, { ...deed, operation: 'delete', description: '' }, async (trx, robot) => {
         await trx
           .updateTable('robots')
@@ -313,7 +307,7 @@ function describe({ permissions }: Pick<Robot, 'permissions'>): string {
     .join('; ')
 }
 
-interface AuditedRobotDeed extends RobotDeed {
+interface AuditedRobotDeed extends Deed {
   readonly operation: AuditOperation<'robot'>
   readonly description: string
 }
