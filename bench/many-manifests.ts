@@ -1,11 +1,10 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sql } from 'kysely'
-import { openDatabase, type Records } from '../primary/store/database.ts'
+import type { Records } from '../primary/store/database.ts'
 import { parseRepositoryName, type RepositoryName } from '../shared/oci/reference.ts'
 import { createAsker } from './ask.ts'
 import type { BenchContext } from './bench.ts'
-import { startOutport, type Outport } from './outport.ts'
+import { openRecordsOf, startOutport, type Outport } from './outport.ts'
 import { createRegistryClient } from './registry.ts'
 import { median, percentile, ratioFigure, type BenchResult } from './report.ts'
 
@@ -48,7 +47,7 @@ export async function measureManifests({
     const outport = await startOutport({ folder: home })
     outports.push(outport)
     say(`putting ${count} manifests in place`)
-    const tags = await fill(join(home, 'data', 'postgres'), {
+    const tags = await fill(home, {
       count,
       wanted: (rounds + 1) * (asked.tags + asked.lists),
     })
@@ -93,11 +92,8 @@ interface FillOrder {
 }
 
 /** Fills the embedded database behind its primary's back: by pushes it would take hours. */
-async function fill(postgres: string, order: FillOrder): Promise<KnownTag[]> {
-  const password = await readFile(join(postgres, 'password'), 'utf8')
-  const socketFolder = join(postgres, 'socket')
-  const address = { socketFolder, user: 'outport', password, database: 'postgres' }
-  const database = await openDatabase({ address, poolSize: 4, statementTimeoutMs: 0 })
+async function fill(home: string, order: FillOrder): Promise<KnownTag[]> {
+  const database = await openRecordsOf(home, { poolSize: 4 })
   try {
     await insert(database.records, order.count / repositories)
     return await chooseTags(database.records, order.wanted)

@@ -1,16 +1,14 @@
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { RawNode, type KyselyPlugin } from 'kysely'
 import { createEvents } from '../primary/store/events.ts'
-import { openDatabase, type Records } from '../primary/store/database.ts'
+import type { Records } from '../primary/store/database.ts'
 import { createManifests } from '../primary/store/manifests.ts'
 import { digestOf } from '../shared/oci/digest.ts'
 import { parseManifest } from '../shared/oci/manifest.ts'
 import { isTag, parseRepositoryName } from '../shared/oci/reference.ts'
 import { waitFor } from '../test/kit/clock.ts'
 import type { Bench } from './bench.ts'
-import { startOutport } from './outport.ts'
+import { openRecordsOf, startOutport } from './outport.ts'
 import { median, ratioFigure } from './report.ts'
 
 const clients = 32
@@ -26,11 +24,7 @@ export const bench: Bench = {
   counts: false,
   async run({ folder, rounds, say }) {
     const outport = await startOutport({ folder })
-    const postgres = join(folder, 'data', 'postgres')
-    const password = await readFile(join(postgres, 'password'), 'utf8')
-    const socketFolder = join(postgres, 'socket')
-    const address = { socketFolder, user: 'outport', password, database: 'postgres' }
-    const database = await openDatabase({ address, poolSize: clients, statementTimeoutMs: 0 })
+    const database = await openRecordsOf(folder, { poolSize: clients })
     try {
       const { records } = database
       const sides = { with: records, without: records.withPlugin(withoutOutbox) }

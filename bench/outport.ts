@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { openDatabase, type Database } from '../primary/store/database.ts'
 import { treeOf } from './cpu.ts'
 import type { TlsFiles } from './peers.ts'
 import { serverCore, spawnPinned, stopProcess } from './processes.ts'
@@ -26,6 +27,21 @@ export interface OutportOptions {
   readonly tls?: TlsFiles | undefined
   /** More of the configuration's `edge:` part. */
   readonly edge?: object | undefined
+}
+
+/**
+ * Opens the embedded database of a primary, behind its back; the caller closes it.
+ * @param folder as for `startOutport`
+ */
+export async function openRecordsOf(
+  folder: string,
+  { poolSize }: { readonly poolSize: number },
+): Promise<Database> {
+  const postgres = join(folder, 'data', 'postgres')
+  const password = await readFile(join(postgres, 'password'), 'utf8')
+  const socketFolder = join(postgres, 'socket')
+  const address = { socketFolder, user: 'outport', password, database: 'postgres' }
+  return openDatabase({ address, poolSize, statementTimeoutMs: 0 })
 }
 
 const launcher = fileURLToPath(new URL('../deploy/launch.mjs', import.meta.url))

@@ -82,8 +82,6 @@ export interface CachedBlobsDeps {
   readonly now?: (() => number) | undefined
 }
 
-export type { Doubt }
-
 export type RottenFound = 'read' | 'scrub'
 
 interface BlobToStore {
