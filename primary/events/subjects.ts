@@ -37,6 +37,12 @@ export function subjectsOf(fact: EventFact): readonly Subject[] {
     case 'edge':
     case 'edge-deleted':
       return [`edge:${fact.edgeId}`]
+    case 'rule':
+    case 'rule-deleted':
+      return [`rule:${fact.ruleId}`]
+    case 'selected':
+    case 'unselected':
+      return [`selection:${fact.ruleId}:${fact.repositoryId}:${fact.digest}`]
     case 'key':
       return ['keys']
   }

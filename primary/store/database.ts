@@ -5,6 +5,7 @@ import { up as first } from './migrations/0001-first.ts'
 import { up as labels } from './migrations/0002-labels.ts'
 import { up as signedLog } from './migrations/0003-signed-log.ts'
 import { up as enrolment } from './migrations/0004-enrolment.ts'
+import { up as edgeStates } from './migrations/0005-edge-states.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -46,6 +47,7 @@ const migrations = {
   '0002-labels': { up: labels },
   '0003-signed-log': { up: signedLog },
   '0004-enrolment': { up: enrolment },
+  '0005-edge-states': { up: edgeStates },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */

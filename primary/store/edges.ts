@@ -3,6 +3,7 @@ import { sql, type Selectable, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
 import type { Listing } from '../../shared/api/listing.ts'
 import type { Fields } from '../../shared/api/query.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
 import { edgePrefix, type Account } from '../accounts/account.ts'
 import {
   appendAudit,
@@ -156,7 +157,7 @@ export function createEdges(records: Records) {
           edgeAudit({ actor, operation: 'update', id: edge.id, description }),
           now,
         )
-        await appendEvents(trx, [{ type: 'edge', edgeId: edge.id, name: edge.name }], now)
+        await appendRosterEvent(trx, edge.id, now)
       })
     },
 
@@ -191,7 +192,7 @@ export function createEdges(records: Records) {
           .map((what) => (what === 'state' ? edge.state : what))
           .join(' ')
         await appendAudit(trx, edgeAudit({ actor, operation: 'update', id, description }), now)
-        await appendEvents(trx, [{ type: 'edge', edgeId: id, name: edge.name }], now)
+        await appendRosterEvent(trx, id, now)
         return edge
       })
     },
@@ -230,6 +231,26 @@ export async function refuseTakenName(
     .executeTakeFirst()
   if (taken === undefined || taken.id === except) return
   throw new ApiError('CONFLICT', `an edge is called ${name} already: choose another name`)
+}
+
+/** Tells all edges what an edge is now, in the transaction that changed it. */
+export async function appendRosterEvent(
+  trx: Transaction<Schema>,
+  id: string,
+  now: Date,
+): Promise<void> {
+  const row = await trx
+    .selectFrom('edges')
+    .select(columns)
+    .where('id', '=', id)
+    .executeTakeFirstOrThrow()
+  await appendEvents(trx, [{ type: 'edge', ...rosterEdgeOf(readEdge(row)) }], now)
+}
+
+/** What other edges know of one. */
+export function rosterEdgeOf(edge: Edge): RosterEdge {
+  const { id: edgeId, name, site, region, labels, scope } = edge
+  return { edgeId, name, site, region, labels, scope, suspended: edge.state === 'suspended' }
 }
 
 function readEdge(row: Pick<Selectable<EdgesTable>, (typeof columns)[number]>): Edge {

@@ -2,8 +2,13 @@ import { timingSafeEqual } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import { appendAudit, type AuditEntry, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import { edgeAudit, refuseTakenName, type EdgePlace, type EdgeRights } from './edges.ts'
-import { appendEvents } from './outbox.ts'
+import {
+  appendRosterEvent,
+  edgeAudit,
+  refuseTakenName,
+  type EdgePlace,
+  type EdgeRights,
+} from './edges.ts'
 import type { Schema } from './schema.ts'
 
 /** What lets one key become an edge of these rights in this place, once; without its secret. */
@@ -147,7 +152,7 @@ export function createJoinTokens(records: Records) {
           .execute()
         const description = `joined as ${attempt.name} by the token ${token.id}`
         await appendAudit(trx, edgeAudit({ actor, operation: 'create', id, description }), now)
-        await appendEvents(trx, [{ type: 'edge', edgeId: id, name }], now)
+        await appendRosterEvent(trx, id, now)
         return { id, name, site, region, labels }
       })
     },
@@ -169,8 +174,7 @@ async function renewCredential(
     .returning(['id', 'name', 'site', 'region', 'labels'])
     .executeTakeFirst()
   // Whatever is remembered of its old credential goes.
-  if (edge !== undefined)
-    await appendEvents(trx, [{ type: 'edge', edgeId: id, name: edge.name }], now)
+  if (edge !== undefined) await appendRosterEvent(trx, id, now)
   return edge
 }
 

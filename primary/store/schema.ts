@@ -1,5 +1,6 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { EventStream } from '../../shared/replication/events.ts'
+import type { EdgeReport } from '../../shared/replication/lease.ts'
 
 /** Written as Date or left to the column's default, read as Date. */
 type Instant = ColumnType<Date, Date | undefined, Date>
@@ -241,8 +242,24 @@ export interface EdgesTable extends Deletable {
   suspended: ColumnType<boolean, boolean | undefined, boolean>
   /** RSA, SPKI PEM; null for an edge that the configuration names. */
   public_key: ColumnType<string | null, string | null | undefined, string | null>
+  /** Small and never used again: a task of an execution is numbered by it. */
+  number: Generated<number>
   created_at: Instant
   updated_at: Instant
+}
+
+/** What an edge last said of itself. */
+export interface EdgeStatesTable {
+  edge_id: string
+  epoch: number
+  /** The last event whose statements it has recorded. */
+  applied_seq: Big
+  /** All that rules selected for it up to this event is on its disk, or was given up with a reason. */
+  held_seq: Big
+  /** Of what is still to come. */
+  waiting_bytes: Big
+  seen_at: ColumnType<Date, Date, Date>
+  report: ColumnType<EdgeReport, string, string>
 }
 
 /** What lets one key become an edge, once. */
@@ -291,6 +308,7 @@ export interface Schema {
   event_batches: EventBatchesTable
   trust_lists: TrustListsTable
   edges: EdgesTable
+  edge_states: EdgeStatesTable
   join_tokens: JoinTokensTable
   settings: SettingsTable
 }

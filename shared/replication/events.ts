@@ -106,14 +106,59 @@ export type EventFact =
       readonly disabled: boolean
     }
   | { readonly type: 'robot-deleted'; readonly robotId: number; readonly projectId?: number }
-  | { readonly type: 'edge'; readonly edgeId: string; readonly name: string }
+  | ({ readonly type: 'edge' } & RosterEdge)
   | { readonly type: 'edge-deleted'; readonly edgeId: string }
+  | ({ readonly type: 'rule' } & RuleFact)
+  | { readonly type: 'rule-deleted'; readonly ruleId: number }
+  | {
+      /** A rule brings this manifest, and all that it needs, to its edges, until `unselected`. */
+      readonly type: 'selected' | 'unselected'
+      readonly projectId: number
+      readonly repositoryId: number
+      readonly ruleId: number
+      readonly digest: Digest
+    }
   | {
       readonly type: 'key'
       readonly keyId: string
       readonly purpose: string
       readonly state: string
     }
+
+/** An edge as the roster has it: by what it is selected, and what it may read. */
+export interface RosterEdge {
+  readonly edgeId: string
+  readonly name: string
+  readonly site: string
+  readonly region: string
+  readonly labels: Readonly<Record<string, string>>
+  /** `*`, or the ids of the projects that it may read. */
+  readonly scope: '*' | readonly number[]
+  readonly suspended: boolean
+}
+
+/** A replication rule as its edges know it: they see themselves whether it selects them. */
+export interface RuleFact {
+  readonly ruleId: number
+  readonly name: string
+  /** A rule that is not does nothing, and what it brought is no longer pinned. */
+  readonly enabled: boolean
+  readonly selector: EdgeSelector
+  /** When a tag that it selects is answered: once its manifest is here, or once all its blobs are. */
+  readonly serve: 'latest' | 'complete'
+  /** `os/architecture[/variant]`; empty: all. */
+  readonly platforms: readonly string[]
+}
+
+/** Which edges: those that every given condition selects. */
+export interface EdgeSelector {
+  /** Patterns, as Go's doublestar has them; one must match. Absent: any. */
+  readonly names?: readonly string[]
+  readonly sites?: readonly string[]
+  readonly regions?: readonly string[]
+  /** All of these must be there, with a value that the pattern matches. */
+  readonly labels?: Readonly<Record<string, string>>
+}
 
 /** One event's body as it is stored, hashed and sent. */
 export interface EventBody {

@@ -25,6 +25,10 @@ export const statementTypes = {
   head: 'application/vnd.outport.log-head.v1+json',
   /** What the root says of the other keys: `TrustList`. */
   trust: 'application/vnd.outport.trust-list.v1+json',
+  /** That an edge knows all up to a head: `Lease`. */
+  lease: 'application/vnd.outport.lease.v1+json',
+  /** A stream's whole state at a head: `SnapshotStatement`. */
+  snapshot: 'application/vnd.outport.snapshot.v1+json',
 } as const
 export type StatementType = (typeof statementTypes)[keyof typeof statementTypes]
 

@@ -20,6 +20,11 @@ const fact = (subject: number, turn: number): EventFact => ({
   type: 'edge',
   edgeId: `edge-${subject}`,
   name: String(turn),
+  site: '',
+  region: '',
+  labels: {},
+  scope: '*',
+  suspended: false,
 })
 
 async function readAll(events: Events) {

@@ -1,0 +1,55 @@
+import type { LogPlace } from './chain.ts'
+
+/** How long an edge may answer by what it knows, from when it asked. Milliseconds. */
+export const leaseMs = 60_000
+
+/** What an edge sends for its lease, each third of it. */
+export interface LeaseRequest {
+  /** 22 characters of base64url: 16 random bytes, which the answer names. */
+  readonly nonce: string
+  /** The last event whose statements it has recorded. */
+  readonly applied: LogPlace
+  /** Up to here it holds what rules selected for it, or has given up on it. */
+  readonly heldSeq: number
+  /** Of what is still to come. */
+  readonly waitingBytes: number
+  readonly report: EdgeReport
+}
+
+/** What an edge says of itself: shown, never believed. */
+export interface EdgeReport {
+  readonly version: string
+  /** Epoch ms by its own clock, when it asked. */
+  readonly clock: number
+  readonly cacheBytes: number
+  readonly cacheSizeBytes: number
+  /** Since it started. */
+  readonly hits: number
+  readonly misses: number
+  readonly servedBytes: number
+  /** Where its clients reach it; empty when only it knows. */
+  readonly url: string
+  readonly lastError: string
+  /** Manifests that rules selected and that it could not get. */
+  readonly failures: readonly PrefetchFailure[]
+}
+
+export interface PrefetchFailure {
+  readonly ruleId: number
+  readonly repositoryId: number
+  readonly digest: string
+  /** `NO_SPACE`, or what went wrong. */
+  readonly reason: string
+}
+
+/** What the primary signs of a lease: the edge may answer by what it has recorded up to this head. */
+export interface Lease {
+  /** Of the request. */
+  readonly nonce: string
+  readonly edgeId: string
+  /** Read after the request had come. */
+  readonly head: LogPlace
+  /** The streams whose bodies the edge is entitled to. */
+  readonly streams: readonly string[]
+  readonly leaseMs: number
+}
