@@ -102,13 +102,15 @@ async function configOf({ folder, tls, edge }: OutportOptions): Promise<object> 
   const log = { level: 'warn' }
   // Any free one: a bench may have several of each.
   const metrics = { port: 0 }
-  if (tls === undefined) return { log, primary: { metrics }, edge: { metrics, ...edge, listeners } }
+  const internal = { port: 0 }
+  if (tls === undefined)
+    return { log, primary: { internal, metrics }, edge: { metrics, ...edge, listeners } }
   // The edge has to trust the CA of the primary that it asks.
   const ca_file = join(folder, 'ca.pem')
   await writeFile(ca_file, tls.ca)
   return {
     log,
-    primary: { listeners: [{ port: 0, ...secure }], metrics, ca_file },
+    primary: { listeners: [{ port: 0, ...secure }], internal, metrics, ca_file },
     edge: { metrics, ...edge, listeners },
   }
 }

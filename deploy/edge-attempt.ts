@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { syncFolder, writeFileAtomic } from '../shared/files/atomic-write.ts'
 import { readSmallFile } from '../shared/files/read-file.ts'
-import { attemptPrefix, identityFiles, identityPaths } from './edge-identity.ts'
+import { identityFiles } from '../shared/replication/identity-files.ts'
+import { attemptPrefix, identityPaths } from './edge-identity.ts'
 
 const generateKey = promisify(generateKeyPair)
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Fallbacks } from '../shared/config/load.ts'
 import { isRecord } from '../shared/config/parse.ts'
 import { isMissing } from '../shared/files/open-files.ts'
+import { identityFiles } from '../shared/replication/identity-files.ts'
 import { checkKeyPair, parseCertificate } from '../shared/trust/key-pair.ts'
 import { openTrustList, type TrustedKey } from '../shared/trust/trust-list.ts'
 import { StartError } from './start-errors.ts'
@@ -25,17 +26,6 @@ export function identityPaths(data: string) {
 
 /** What the folders of attempts begin with; a token's id follows. */
 export const attemptPrefix = 'identity.joining-'
-
-/** The files in it. */
-export const identityFiles = {
-  edge: 'edge.json',
-  key: 'key.pem',
-  credential: 'credential',
-  certificate: 'certificate.pem',
-  edgeCa: 'edge-ca.pem',
-  trust: 'trust.json',
-  primaryCa: 'primary-ca.pem',
-} as const
 
 /** What `edge.json` says. */
 export interface EdgeIdentity {

@@ -12,14 +12,13 @@ import {
 } from '../shared/replication/enrolment.ts'
 import { openDataFolder } from './data-folder.ts'
 import { openAttempt, settleReplaced } from './edge-attempt.ts'
+import { hasIdentity, identityPaths, type EdgeIdentity, type KeptTrust } from './edge-identity.ts'
 import {
-  hasIdentity,
-  identityFiles,
-  identityPaths,
-  type EdgeIdentity,
-  type KeptTrust,
-} from './edge-identity.ts'
-import { checkJoinAnswer, JoinAnswerError, parseJoinAnswer } from './join-answer.ts'
+  checkJoinAnswer,
+  JoinAnswerError,
+  parseJoinAnswer,
+} from '../shared/replication/join-answer.ts'
+import { identityFiles } from '../shared/replication/identity-files.ts'
 import { messageOf, redirectOf, waitOf, type PrimaryClient } from './primary-client.ts'
 import { StartError } from './start-errors.ts'
 

@@ -59,6 +59,7 @@ function load(flags: UpFlags, files?: FileCheck): OutportConfig {
         metrics: metrics(flags, 'PRIMARY'),
         // Behind those of the file.
         edges: isListed ? undefined : [...written.primary.edges.map(() => undefined), ownEdge],
+        internal: internal(flags),
         outbound: { allow: [...written.primary.outbound.allow, ...loopbackNetworks] },
       },
       edge: {
@@ -202,6 +203,14 @@ function isAny(host: string): boolean {
 function urlOf({ tls, address, port }: ListenerOptions): string {
   const host = address.includes(':') ? `[${address}]` : address
   return `${tls === undefined ? 'http' : 'https'}://${host}:${port}`
+}
+
+/** Its own edge is told the port. */
+function internal({ config }: UpFlags): object | undefined {
+  const isChosen = config !== undefined || process.env.OUTPORT_CONFIG !== undefined
+  return isChosen || process.env.OUTPORT_PRIMARY__INTERNAL__PORT !== undefined
+    ? undefined
+    : { port: 0 }
 }
 
 /** Two of them may run on one machine, so `up` takes free ports, unless somebody chose one. */

@@ -26,6 +26,7 @@ import {
   timeoutsOptions,
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
+import { checkConsul, edgeConsulOption } from '../shared/discovery/options.ts'
 import { readyMade } from '../shared/upstream/ready-made.ts'
 import {
   checkListenerNames,
@@ -255,6 +256,12 @@ const edgeSchema = group({
     description: 'Where clients come in.',
   }),
   metrics: metricsOptions(9091),
+  consul: edgeConsulOption,
+  follow: flag({
+    default: true,
+    description:
+      "Whether it follows its primary's events, so that tags are known without asking; it needs an identity for that: `outport edge join`, or id and credential_file.",
+  }),
   trusted_proxies: trustedProxiesOption,
   cache: group({
     size: optional(
@@ -443,6 +450,7 @@ export const edgeSection = defineSection({
     },
     { reads: ['upstreams', 'primary', 'ready_made'], check: checkUpstreams },
     { reads: ['primary', 'id', 'credential_file'], check: checkPrimary },
+    { reads: ['consul'], check: ({ consul }, report) => checkConsul(consul, report) },
     {
       reads: ['external_url'],
       check: (options, report) => checkOrigin(options.external_url, 'external_url', report),

@@ -1,5 +1,8 @@
 import { join } from 'node:path'
+import packageJson from '../package.json' with { type: 'json' }
 import { edgeAudience, createTokenVerifier, tokenIssuer } from '../shared/auth/token.ts'
+import { atPortOf } from '../shared/config/server-options.ts'
+import { announce, type Announced } from '../shared/discovery/registration.ts'
 import { readSecretFile } from '../shared/files/text-file.ts'
 import type { FillOutcome } from '../shared/fill/fill-options.ts'
 import { createFills, type Fills } from '../shared/fill/fills.ts'
@@ -9,11 +12,13 @@ import type { HttpServer } from '../shared/http/server.ts'
 import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
+import type { EdgeReport } from '../shared/replication/lease.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
 import { createPrimaryKeys } from './access/keys.ts'
+import { createRevocations } from './access/revocations.ts'
 import { createTokenRelay } from './access/token-relay.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
@@ -25,15 +30,18 @@ import {
   createEdgeMetrics,
   createEvictionMetrics,
   createIntegrityMetrics,
+  registerLog,
   registerUpstreams,
   type EdgeMetrics,
 } from './metrics.ts'
 import { createBlobs } from './mirror/blobs.ts'
 import { createLists } from './mirror/lists.ts'
+import { namesOf } from './mirror/names.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
 import { createRepeats } from './mirror/repeats.ts'
+import { openPrimaryLog } from './replication/primary-log.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
 import {
@@ -41,6 +49,7 @@ import {
   createClients,
   primaryOf,
   proxiesOf,
+  proxyChoiceOf,
   readUpstreamFiles,
 } from './upstreams/clients.ts'
 import { createMirrors } from './upstreams/mirrors.ts'
@@ -96,7 +105,18 @@ export async function startEdge(
     })
     closers.push(() => cache.close())
     signal.throwIfAborted()
-    return await startParts({ edge, log, metrics, signal, cache, disk, hasher, closers, closeAll })
+    return await startParts({
+      edge,
+      data: config.data,
+      log,
+      metrics,
+      signal,
+      cache,
+      disk,
+      hasher,
+      closers,
+      closeAll,
+    })
   } catch (error) {
     await closeAll()
     throw error
@@ -105,6 +125,7 @@ export async function startEdge(
 
 interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly edge: EdgeOptions
+  readonly data: string
   readonly metrics: Metrics
   readonly cache: Cache
   readonly disk: DiskHealth
@@ -115,6 +136,7 @@ interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
 
 async function startParts({
   edge,
+  data,
   log,
   metrics: { registry, http: httpMetrics },
   signal,
@@ -160,19 +182,32 @@ async function startParts({
   fillsRef.current = fills
   closers.push(() => fills.close())
 
-  const { ask, close: closeAsk } = createAsk(edge, filesOf(primaryOf(edge)))
+  const { ask, post, close: closeAsk } = createAsk(edge, filesOf(primaryOf(edge)))
   closers.push(closeAsk)
   const secret =
     edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
   const identity =
     edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
+  const primaryLog = await openPrimaryLog({
+    folder: join(data, 'edge'),
+    upstream: primaryOf(edge).id,
+    log,
+  })
+  closers.push(() => primaryLog.close())
+  registerLog(registry, {
+    isFresh: () => primaryLog.freshness.isFresh(),
+    isConnected: () => primaryLog.isConnected(),
+    seq: () => primaryLog.statements.cursor?.seq ?? 0,
+  })
   const audience = edgeAudience(edge.id ?? '')
   const keys = createPrimaryKeys({ ask, index, now: Date.now })
   const relay = createTokenRelay({ ask, edge: identity })
+  const { isRevoked } = createRevocations(primaryLog.statements)
   const verifier = createTokenVerifier({
     keys: (kid) => keys.get(kid),
     issuer: tokenIssuer,
     audience,
+    isRevoked,
     cacheEntries: rememberedTokens,
   })
   const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
@@ -185,6 +220,7 @@ async function startParts({
   const rules = rulesOf(edge.upstreams)
   const pins = createPins({
     pins: edge.cache.pins,
+    roots: () => primaryLog.roots(),
     index,
     blobs: cached,
     onDiskFailed: disk.failed,
@@ -197,6 +233,7 @@ async function startParts({
     client,
     sources,
     rules,
+    stated: primaryLog.stated,
     onStale: (upstream, reason) => metrics.staleTag(upstream, reason),
     onTagMoved: (origin) => pins.changed(origin),
     onFetched: (origin, digest) => {
@@ -235,6 +272,24 @@ async function startParts({
   const sender = createBlobSender({ maxBufferBytes: edge.cache.transfer_buffers })
   const repeats = createRepeats()
 
+  if (identity !== undefined && edge.follow) {
+    await primaryLog.bring({
+      edgeId: identity.id,
+      manifest: async (origin, digest) => {
+        const manifest = await manifests.get(origin, digest)
+        if (manifest === undefined) throw new Error('the primary does not have its manifest')
+        return namesOf(manifest.bytes)
+      },
+      blob: (origin, digest) => blobs.prefetch(origin, digest, {}),
+      isHeld: (digest) => cached.size(digest) !== undefined,
+      pin: () => pins.mark(),
+      onHeld: ({ projectId, repositoryId }) => {
+        const repository = primaryLog.statements.repositoryName(projectId, repositoryId)
+        log.info({ repository }, 'what a rule brings is here')
+      },
+    })
+  }
+
   const servers: HttpServer[] = []
   const urls: Record<string, string> = {}
   for (const listener of edge.listeners) {
@@ -263,6 +318,7 @@ async function startParts({
       access: {
         verifier,
         relay,
+        isRevoked,
         isOpen: (upstream) => accessOf(upstream) === 'open',
         decisions: edge.cache.decisions,
         decisionTtlMs: edge.cache.decision_ttl,
@@ -278,6 +334,19 @@ async function startParts({
     urls[listener.name] = url.origin
     log.info({ listener: listener.name, url: url.origin }, 'listening')
   }
+  if (identity !== undefined && edge.follow) {
+    primaryLog.follow({
+      edge: identity,
+      ask,
+      post,
+      dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
+      progress: () => {
+        const { failures, ...progress } = primaryLog.progress()
+        return { ...progress, report: { ...reportOf({ edge, metrics, cached }), failures } }
+      },
+      onRefused: () => undefined,
+    })
+  }
   const operator = await createMetricsServer({
     ...edge.metrics,
     registry,
@@ -286,14 +355,66 @@ async function startParts({
     log,
   })
   closers.push(() => operator.close())
+  const registration = await announce(edge.consul, {
+    announced: announcedOf(edge, urls),
+    log,
+  })
+  closers.push(() => registration.close())
   return {
     urls,
     metrics: operator.url.origin,
     async stop(deadlineMs) {
       // The servers first and together; what they still send may need everything else.
-      await Promise.all(servers.map((server) => server.drain(deadlineMs)))
+      await Promise.all([
+        registration.close(),
+        ...servers.map((server) => server.drain(deadlineMs)),
+      ])
       await closeAll()
     },
+  }
+}
+
+/** What the edge says of itself in Consul. */
+function announcedOf(
+  { id = '', external_url, consul }: EdgeOptions,
+  urls: Readonly<Record<string, string>>,
+): Announced {
+  if (consul !== undefined && id === '')
+    throw new Error(
+      'edge.id is missing, which edge.consul needs: only an edge that its primary knows counts there',
+    )
+  const [first = ''] = Object.values(urls)
+  return {
+    name: 'outport-edge',
+    id,
+    url: external_url === undefined ? first : atPortOf(external_url, first),
+    version: packageJson.version,
+    site: consul?.site,
+    region: consul?.region,
+  }
+}
+
+/** What the edge says of itself with each request for a lease. */
+function reportOf({
+  edge,
+  metrics,
+  cached,
+}: {
+  readonly edge: EdgeOptions
+  readonly metrics: EdgeMetrics
+  readonly cached: CachedBlobs
+}): Omit<EdgeReport, 'failures'> {
+  const { hit, fill, bytes } = metrics.totals()
+  return {
+    version: packageJson.version,
+    clock: Date.now(),
+    cacheBytes: cached.total.bytes,
+    cacheSizeBytes: cached.room.capacityBytes,
+    hits: hit,
+    misses: fill,
+    servedBytes: bytes,
+    url: edge.external_url ?? '',
+    lastError: '',
   }
 }
 

@@ -11,6 +11,8 @@ import type { StaleReason } from './mirror/tags.ts'
 
 /** What the edge counts beside its HTTP servers. */
 export interface EdgeMetrics {
+  /** What was sent to clients since the start: blobs and manifests, and their bytes. */
+  totals(): { readonly hit: number; readonly fill: number; readonly bytes: number }
   /** Bytes that went to clients: `hit` from this edge's disk or memory, `fill` while they arrived. */
   served(source: 'hit' | 'fill', bytes: number): void
   /** Bytes that came from an upstream. */
@@ -138,6 +140,34 @@ export function registerUpstreams(registry: Registry, clients: readonly Upstream
   })
 }
 
+/** Registers what is known of the primary's log. */
+export function registerLog(
+  registry: Registry,
+  log: {
+    readonly isFresh: () => boolean
+    readonly isConnected: () => boolean
+    readonly seq: () => number
+  },
+): void {
+  registerGauges(registry, [
+    {
+      name: 'outport_edge_log_fresh',
+      help: '1 while all that the primary said is known here: its tags are answered without asking.',
+      value: () => (log.isFresh() ? 1 : 0),
+    },
+    {
+      name: 'outport_edge_log_connected',
+      help: "1 while the primary's events come.",
+      value: () => (log.isConnected() ? 1 : 0),
+    },
+    {
+      name: 'outport_edge_log_seq',
+      help: "The last of the primary's events that is recorded here.",
+      value: log.seq,
+    },
+  ])
+}
+
 /** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
 export function createEdgeMetrics({
   registry,
@@ -238,6 +268,7 @@ export function createEdgeMetrics({
     },
   ])
   return {
+    totals: () => ({ ...answers, bytes: served.hit + served.fill }),
     served: (source, bytes) => {
       served[source] += bytes
       // A HEAD, a 304 and an aborted answer brought nobody anything.

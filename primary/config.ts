@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { defineSection, type CommonConfig } from '../shared/config/load.ts'
 import {
   count,
@@ -7,6 +8,7 @@ import {
   list,
   optional,
   path,
+  port,
   size,
   text,
   type Loaded,
@@ -24,6 +26,7 @@ import {
   timeoutsOptions,
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
+import { checkConsul, primaryConsulOption } from '../shared/discovery/options.ts'
 
 const primarySchema = group({
   external_url: externalUrlOption,
@@ -32,7 +35,22 @@ const primarySchema = group({
     default: [{}],
     description: 'Where clients come in.',
   }),
+  internal: group({
+    address: text({
+      default: '127.0.0.1',
+      description:
+        'Where edges that joined come for events: HTTPS that takes their certificates and nobody else.',
+    }),
+    port: port({ default: 8090, description: 'Its port; 0 is any free one.' }),
+    external_url: optional(
+      text({
+        description:
+          'How edges reach it, `https://registry.example.com:8090`. Left out: by the host of `external_url` and the port, or by the address if that is this machine alone.',
+      }),
+    ),
+  }),
   metrics: metricsOptions(9090),
+  consul: primaryConsulOption,
   trusted_proxies: trustedProxiesOption,
   database: group({
     url: optional(
@@ -212,6 +230,13 @@ export const primarySection = defineSection({
       check: (options, report) => checkOrigin(options.external_url, 'external_url', report),
     },
     {
+      reads: ['internal'],
+      check: ({ internal }, report) => {
+        if (isIP(internal.address) === 0) report('internal.address', 'must be an IP address')
+        checkOrigin(internal.external_url, 'internal.external_url', report)
+      },
+    },
+    {
       reads: ['push_url'],
       check: (options, report) => checkOrigin(options.push_url, 'push_url', report),
     },
@@ -225,6 +250,7 @@ export const primarySection = defineSection({
     },
     { reads: ['edges'], check: checkEdges },
     { reads: ['key_file'], check: checkKeyFile },
+    { reads: ['consul'], check: ({ consul }, report) => checkConsul(consul, report) },
   ],
   complete: (options, common): PrimaryOptions => ({
     ...options,

@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
 import { atPortOf, isLoopback } from '../shared/config/server-options.ts'
+import { announce } from '../shared/discovery/registration.ts'
 import { writeFileAtomic } from '../shared/files/atomic-write.ts'
 import { readSmallFile } from '../shared/files/read-file.ts'
 import { createMetricsServer } from '../shared/http/metrics-server.ts'
@@ -10,34 +11,48 @@ import type { ReadinessCheck } from '../shared/http/readiness.ts'
 import { createBlobSender } from '../shared/http/send-blob.ts'
 import type { HttpServer } from '../shared/http/server.ts'
 import type { Logger } from '../shared/observability/log.ts'
+import type { RosterEdge } from '../shared/replication/events.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Bootstrap } from './accounts/bootstrap.ts'
 import type { PrimaryConfig, PrimaryOptions } from './config.ts'
 import { openCurrentKeys, type CurrentKeys } from './events/current-keys.ts'
-import { startFollower } from './events/follower.ts'
+import { createFeeds } from './events/feed.ts'
+import { createFollowedCache } from './events/followed-cache.ts'
+import { startFollower, type Follower } from './events/follower.ts'
+import { createLeases } from './events/lease.ts'
 import { startRelay } from './events/relay.ts'
+import { startTail } from './events/tail.ts'
 import { createCleanup, type Cleanup } from './cleanup.ts'
+import { startJobs } from './jobs/jobs.ts'
 import { checkHealth } from './health.ts'
+import { createInternalServer } from './internal/server.ts'
 import { createDatabaseMetrics, createPrimaryMetrics } from './metrics.ts'
 import { createPrimaryServer } from './server.ts'
 import { createServices, type Services } from './services.ts'
 import type { BlobStore } from './store/blobs.ts'
 import { migrate, openDatabase, type Database, type DatabaseAddress } from './store/database.ts'
 import { stopLeftPostgres } from './store/embedded-postgres.ts'
+import { createEdges } from './store/edges.ts'
+import { createEdgeStates } from './store/edge-states.ts'
 import { createEvents } from './store/events.ts'
 import type { Disk } from './store/disk.ts'
 import { createFsBlobs } from './store/fs-blobs.ts'
+import { createProjects } from './store/projects.ts'
 import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
 import { listenForHeads } from './store/listen.ts'
 import { agreeOnKeyFile, agreeOnStore } from './store/settings.ts'
+import { createSnapshots } from './store/snapshots.ts'
+import { createStreamSnapshots } from './store/snapshot-files.ts'
 
 /** How often the event log is read; a notification comes before. */
 const pollMs = 100
 /** Caches are passed by after this long without a look at the log. */
 const maxStaleMs = 1000
 const postgresStopMs = 5000
+/** Of the log's end, framed for edges. */
+const feedBytes = 32 * 2 ** 20
 /** Files of blobs that are kept open without a reader. */
 const openFiles = 512
 
@@ -111,10 +126,22 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   follower.onChange((subjects) => {
     if (subjects === undefined || subjects.includes('keys')) keys.readAgain()
   })
+  const jobs = await startJobs({ database, log })
+  cleanup.add(() => jobs.stop())
   signal.throwIfAborted()
   const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
   const health = () => checkHealth({ database, blobs, follower })
 
+  const internal = await startInternal({
+    database,
+    data,
+    options,
+    keys,
+    follower,
+    metrics,
+    log,
+    cleanup,
+  })
   let externalUrl: string | undefined
   const services: Services = createServices({
     options,
@@ -124,6 +151,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     blobFolder,
     relay,
     follower,
+    jobs,
     keys,
     sender,
     metrics: createPrimaryMetrics({
@@ -134,6 +162,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     }),
     log,
     externalUrl: () => externalUrl ?? '',
+    internalUrl: () => internal.url.origin,
     primaryId: await primaryIdOf(data),
     health: async () =>
       (await health()).map(({ name, ok, reason }) => ({
@@ -147,6 +176,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   await bootstrap(services.bootstrap, options, log)
   signal.throwIfAborted()
   startSweeper(services, { options, log, cleanup })
+  cleanup.add(await services.startRules())
 
   const servers = await createServers({ options, services, health, metrics, log, cleanup, relay })
   const urls: Record<string, string> = {}
@@ -165,13 +195,25 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     log,
   })
   cleanup.add(() => metricsServer.close())
+  const [primaryId = ''] = (await primaryIdOf(data)).split(' ')
+  const registration = await announce(options.consul, {
+    announced: {
+      name: 'outport-primary',
+      id: primaryId,
+      url: externalUrl ?? '',
+      version: packageJson.version,
+    },
+    isHealthy: async () => (await health()).every(({ ok }) => ok),
+    log,
+  })
+  cleanup.add(() => registration.close())
   return {
     urls,
     metrics: metricsServer.url.origin,
-    stop: createStop(
-      servers.map(([, server]) => server),
+    stop: createStop([internal.server, ...servers.map(([, server]) => server)], {
       cleanup,
-    ),
+      leave: () => registration.close(),
+    }),
   }
 }
 
@@ -186,16 +228,19 @@ function warnedUrl(url: string, { listeners }: PrimaryOptions, log: Logger): str
   return url
 }
 
-/** First the servers finish, then everything below them goes in the reverse order of its start. */
-function createStop(servers: readonly HttpServer[], cleanup: Cleanup): Running['stop'] {
+/** First the servers finish, and nobody is sent here any more; then everything below goes in the reverse order of its start. */
+function createStop(
+  servers: readonly HttpServer[],
+  { cleanup, leave }: { readonly cleanup: Cleanup; readonly leave: () => Promise<void> },
+): Running['stop'] {
   let stopping: Promise<void> | undefined
   return (deadlineMs) => {
     if (stopping !== undefined) {
       for (const { app } of servers) app.server.closeAllConnections()
       return stopping
     }
-    stopping = Promise.all(servers.map((server) => server.drain(deadlineMs))).then(() =>
-      cleanup.run(),
+    stopping = Promise.all([leave(), ...servers.map((server) => server.drain(deadlineMs))]).then(
+      () => cleanup.run(),
     )
     return stopping
   }
@@ -278,6 +323,83 @@ async function startEvents(
   })
   cleanup.add(() => follower.stop())
   return { relay, follower }
+}
+
+interface InternalContext extends PartContext {
+  readonly database: Database
+  readonly data: string
+  readonly keys: CurrentKeys
+  readonly follower: Follower
+  readonly metrics: Metrics
+}
+
+/** Where edges come: the log as a stream, leases, snapshots. */
+async function startInternal({
+  database: { records },
+  data,
+  options,
+  keys,
+  follower,
+  metrics,
+  log,
+  cleanup,
+}: InternalContext): Promise<{ readonly server: HttpServer; readonly url: URL }> {
+  const events = createEvents(records)
+  const tail = await startTail({ events, log, pollMs, keepBytes: feedBytes })
+  cleanup.add(() => tail.stop())
+  follower.onChange(() => tail.wake())
+  const edges = createEdges(records)
+  const projects = createProjects(records)
+  const signing = () => keys.logSigning()
+  const leases = createLeases({
+    events,
+    states: createEdgeStates(records),
+    projectIds: () => projects.ids(),
+    signing,
+    log,
+    now: Date.now,
+  })
+  cleanup.add(() => leases.close())
+  const feeds = createFeeds({
+    tail,
+    trust: () => keys.trust(),
+    log,
+    onClone: (id, addresses) => {
+      log.error({ edge: id, addresses }, 'two machines are this edge by turns: it is suspended')
+      const deed = { actor: { username: '', address: addresses.join(' ') }, now: new Date() }
+      edges.change(id, { state: 'suspended' }, deed).catch((err: unknown) => {
+        log.error({ err, edge: id }, 'it could not be suspended')
+      })
+    },
+    now: () => performance.now(),
+  })
+  const known = createFollowedCache<RosterEdge>({ follower, maxEntries: 20_000 })
+  const internal = await createInternalServer({
+    options,
+    routes: {
+      feeds,
+      leases,
+      snapshots: await createStreamSnapshots({
+        folder: join(data, 'snapshots'),
+        snapshots: createSnapshots(records),
+        signing,
+        place: () => ({ epoch: tail.epoch, seq: tail.seq }),
+      }),
+      findEdge: (id, publicKey) =>
+        known.get(
+          `${id} ${publicKey}`,
+          () => [`edge:${id}`],
+          () => edges.findByKey(id, publicKey),
+        ),
+    },
+    keys,
+    log,
+    httpMetrics: metrics.http,
+    timeouts: options.timeouts,
+    limits: options.limits,
+  })
+  cleanup.add(() => internal.server.drain(0))
+  return { server: internal.server, url: await internal.listen() }
 }
 
 /**

@@ -3,7 +3,7 @@ import type { ListenerOptions } from '../shared/config/server-options.ts'
 import { requirePermissions } from '../shared/http/permissions.ts'
 import { createHttpServer, type HttpServer, type HttpServerOptions } from '../shared/http/server.ts'
 import { OciError } from '../shared/oci/errors.ts'
-import { joinPath } from '../shared/replication/enrolment.ts'
+import { joinPath, renewPath } from '../shared/replication/enrolment.ts'
 import { createAdminApi, apiPrefix } from './accounts/admin-api.ts'
 import type { Guard } from './accounts/guard.ts'
 import type { RobotRouteDeps } from './accounts/robot-routes.ts'
@@ -19,6 +19,10 @@ import type { MemberRouteDeps } from './projects/member-routes.ts'
 import type { ProjectRouteDeps } from './projects/project-routes.ts'
 import type { RepositoryRouteDeps } from './projects/repository-routes.ts'
 import { registryRoutes, type RegistryRouteDeps } from './registry/routes.ts'
+import type { ExecutionRouteDeps } from './replication/execution-routes.ts'
+import type { PolicyRouteDeps } from './replication/policy-routes.ts'
+import type { RegistryRouteDeps as DestinationRouteDeps } from './replication/registry-routes.ts'
+import { replicationRoutes } from './replication/routes.ts'
 import { systemRoutes, versionRoutes, type SystemRouteDeps } from './system/routes.ts'
 import { tokenRoutes, type TokenRouteDeps } from './tokens/routes.ts'
 
@@ -32,6 +36,7 @@ export interface Rooms {
   readonly catalog: ArtifactRouteDeps & LabelRouteDeps
   readonly audit: AuditRouteDeps
   readonly edges: EdgeRouteDeps
+  readonly replication: DestinationRouteDeps & PolicyRouteDeps & ExecutionRouteDeps
   readonly system: SystemRouteDeps
 }
 
@@ -80,6 +85,7 @@ export function addRooms(
   catalogRoutes(api, rooms.catalog)
   auditRoutes(api, rooms.audit)
   edgeRoutes(api, rooms.edges)
+  replicationRoutes(api, rooms.replication)
   systemRoutes(api, rooms.system)
 }
 
@@ -103,7 +109,8 @@ function refuseLogIns(app: FastifyInstance): void {
     const { headers, method, url = '' } = request.raw
     for (const name of credentialHeaders) delete headers[name]
     const isLogIn =
-      method === 'POST' && (url.startsWith('/service/token') || url.startsWith(joinPath))
+      method === 'POST' &&
+      ['/service/token', joinPath, renewPath].some((path) => url.startsWith(path))
     done(
       isLogIn
         ? new OciError('DENIED', 'this listener serves public content only: log in over HTTPS')

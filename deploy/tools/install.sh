@@ -39,6 +39,12 @@ debian_tools=(
   'nginx|1.|nginx libssl3|nginx'
 )
 
+# A package of another Debian suite, which runs here too: tool | version (what it starts with) | suite, package, and its
+# SHA-256 for amd64 and arm64 | programs.
+suite_tools=(
+  'consul|1.8.7|bullseye consul e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9 7318cfa77a7ba6f71dd096e44353279de246ffc6561216ace42353685dcf8255|consul'
+)
+
 # Tools that run another one.
 needed_by() {
   case $1 in
@@ -142,6 +148,49 @@ download() {
   cd "$tools"
 }
 
+# Its lists and settings are apart from the machine's; only the mirror is the machine's.
+install_suite() {
+  local tool=$1 what=$3 programs=$4 suite package amd64 arm64 architecture wanted source program apt=$tools/apt/$1
+  read -r suite package amd64 arm64 <<<"$what"
+  command -v apt-get >"$work/apt" || die "$tool comes as a Debian package: this machine has no apt-get"
+  architecture=$(dpkg --print-architecture)
+  case $architecture in
+    amd64) wanted=$amd64 ;;
+    arm64) wanted=$arm64 ;;
+    *) die "no $architecture machine was tried: add the package's SHA-256 here" ;;
+  esac
+  local options=(
+    -o APT::Sandbox::User=root -o Acquire::Check-Valid-Until=false -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::Etc::SourceList="$work/sources.list" -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache"
+  )
+  mkdir -p "$work/deb" "$apt/lists/partial" "$apt/cache/archives/partial"
+  source=$(mirror)
+  echo "deb [$(suite_trust)] $source $suite main" >"$work/sources.list"
+  cd "$work/deb"
+  quietly apt-get "${options[@]}" update
+  quietly apt-get "${options[@]}" download "$package"
+  cd "$tools"
+  sha256sum --status --check <<<"$wanted  $(echo "$work"/deb/"$package"_*.deb)" ||
+    die "the package $package of $suite is not the one that this script knows"
+  dpkg --extract "$work"/deb/"$package"_*.deb "$root"
+  for program in $programs; do write_wrapper "$program" "$(program_in_root "$program")"; done
+  dpkg-deb --field "$work"/deb/"$package"_*.deb Version >"$stamps/$tool"
+}
+
+# Where this machine gets its Debian packages from.
+mirror() {
+  local file
+  for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+    [[ ! -f $file ]] || sed -nE 's/^URIs: *([^ ]+).*/\1/p; s/^deb (\[[^]]*\] )?([^ ]+) .*/\2/p' "$file"
+  done | grep -E '/debian/?$' | sed -n 1p | grep . || die 'this machine has no source of Debian packages'
+}
+
+# Without the keys of other suites, the SHA-256 alone says whether it is the right package.
+suite_trust() {
+  local keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  if [[ -f $keys ]]; then echo "signed-by=$keys"; else echo trusted=yes; fi
+}
+
 # The programs find their libraries, and each other, in the unpacked packages. `exec` keeps the pid.
 write_wrapper() {
   local program=$1 path=$2 arguments=
@@ -192,13 +241,16 @@ describe() {
   for line in "${debian_tools[@]}"; do
     [[ ${line%%|*} != "$1" ]] || { echo "debian|${line#*|}" && return; }
   done
+  for line in "${suite_tools[@]}"; do
+    [[ ${line%%|*} != "$1" ]] || { echo "suite|${line#*|}" && return; }
+  done
   return 1
 }
 
 all_tools() {
   local line
   for line in "${go_tools[@]}"; do echo "${line%% *}"; done
-  for line in "${debian_tools[@]}"; do echo "${line%%|*}"; done
+  for line in "${debian_tools[@]}" "${suite_tools[@]}"; do echo "${line%%|*}"; done
 }
 
 # The tool that brings a program: containerd-2.4 for ctr-2.4.
@@ -217,7 +269,7 @@ is_installed() {
   [[ -f $stamps/$1 ]] || return 1
   case $kind in
     go) [[ $(<"$stamps/$1") == "$version" ]] || return 1 ;;
-    debian) [[ $(<"$stamps/$1") == "$version"* ]] || return 1 ;;
+    debian | suite) [[ $(<"$stamps/$1") == "$version"* ]] || return 1 ;;
   esac
   for program in $programs; do [[ -x $bin/$program ]] || return 1; done
 }

@@ -6,6 +6,7 @@ import { OciError } from '../../shared/oci/errors.ts'
 import type { OciPath } from '../../shared/oci/paths.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { RegistryEntry } from '../../shared/upstream/registries.ts'
+import type { Revocations } from './revocations.ts'
 import { noLogins, unauthorized, type Realm } from './challenge.ts'
 import type { TokenRelay } from './token-relay.ts'
 
@@ -56,6 +57,8 @@ export interface Authorise {
 export interface AuthoriseDeps {
   readonly verifier: TokenVerifier
   readonly relay: TokenRelay
+  /** Whether what a token says has lost its worth since it was signed. */
+  readonly isRevoked: Revocations['isRevoked']
   /** Whether an upstream's content may be read by everybody who reaches a listener. */
   readonly isOpen: (upstream: string) => boolean
   /** How many decisions are remembered, and for how many milliseconds. */
@@ -127,7 +130,7 @@ export function createOpenAccess(deps: AuthoriseDeps): Authorise {
 type From = Omit<EdgeCaller, 'authorization'>
 
 /** Turns credentials into what the primary says of them. */
-function createLogins({ verifier, relay, decisions, decisionTtlMs }: AuthoriseDeps) {
+function createLogins({ verifier, relay, isRevoked, decisions, decisionTtlMs }: AuthoriseDeps) {
   // Credentials are never kept: an entry is found by a keyed hash that means nothing to another process.
   const secret = randomBytes(32)
   const remembered = new LRUCache<string, TokenClaims>({ max: decisions, ttl: decisionTtlMs })
@@ -141,7 +144,7 @@ function createLogins({ verifier, relay, decisions, decisionTtlMs }: AuthoriseDe
       .update(`${authorization ?? ''}\n${repository ?? ''}`)
       .digest('base64')
     const known = remembered.get(key)
-    if (known !== undefined) return known
+    if (known !== undefined && !isRevoked(known)) return known
     const scopes =
       repository === undefined ? [] : [{ type: 'repository', name: repository, actions: ['pull'] }]
     const { address, requestId } = from

@@ -60,7 +60,7 @@ export async function openCache(options: CacheOptions): Promise<Cache> {
   const { folder, size, onDamaged, scrub, ...rest } = options
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const files = await openBlobFiles(folder)
-  const index = await openOrRemake(join(folder, 'index'), onDamaged)
+  const index = await openOrRemake(join(folder, 'index'), { open: openCacheIndex, onDamaged })
   const blobs = await createCachedBlobs({
     ...rest,
     files,
@@ -108,18 +108,28 @@ function scrubCache(
   })
 }
 
-async function openOrRemake(
+/**
+ * Opens what can be made again: a folder that is damaged is removed, and another begun.
+ * @throws when the disk cannot be written, or another process holds the folder
+ */
+export async function openOrRemake<Opened>(
   folder: string,
-  onDamaged: (error: unknown) => void,
-): Promise<CacheIndex> {
+  {
+    open,
+    onDamaged,
+  }: {
+    readonly open: (folder: string) => Promise<Opened>
+    readonly onDamaged: (error: unknown) => void
+  },
+): Promise<Opened> {
   try {
-    return await openCacheIndex(folder)
+    return await open(folder)
   } catch (error) {
     // Another process's lock is no damage: the folder is its, and stays. So does one on a disk that is broken.
     if (isLocked(error) || !(await isWritable(folder))) throw error
     onDamaged(error)
     await rm(folder, { recursive: true, force: true })
-    return openCacheIndex(folder)
+    return open(folder)
   }
 }
 

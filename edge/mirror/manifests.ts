@@ -1,10 +1,12 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Reference, Tag } from '../../shared/oci/reference.ts'
+import { tagHeader } from '../../shared/replication/signed-tag.ts'
 import type { NamedManifest, UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { CacheIndex, Origin, TagEntry } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
 import { ownerOf } from '../cache/shares.ts'
+import type { Stated } from '../replication/stated.ts'
 import type { Sources } from '../sources/sources.ts'
 import { createRefused, isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
@@ -48,6 +50,7 @@ export interface ManifestsDeps {
   readonly client: (upstream: string) => UpstreamClient
   readonly sources: Pick<Sources, 'manifest'>
   readonly rules: (upstream: string) => ManifestRules
+  readonly stated: Stated
   readonly onStale: (upstream: string, reason: StaleReason) => void
   /** Told when a tag points elsewhere, or to nothing. */
   readonly onTagMoved: (origin: Origin) => void
@@ -59,7 +62,7 @@ export interface ManifestsDeps {
 
 /** Manifests and tags of all upstreams. Requests for the same thing share one question. */
 export function createManifests(deps: ManifestsDeps): Manifests {
-  const { index, blobs, memory, client, sources, rules, now } = deps
+  const { index, blobs, memory, client, sources, rules, stated, now } = deps
   const fetchOnce = createShare<HeldManifest | undefined>()
   const refused = createRefused()
 
@@ -67,6 +70,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const bytes = memory.get(digest)
     const mediaType = bytes === undefined ? undefined : blobs.link(origin, digest)?.mediaType
     if (bytes === undefined || mediaType === undefined) return undefined
+    if (stated.isDenied(origin, digest)) return undefined
     blobs.used(digest)
     return { digest, mediaType, bytes, source: 'memory' }
   }
@@ -75,7 +79,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     const hot = inMemory(origin, digest)
     if (hot !== undefined) return hot
     const mediaType = blobs.link(origin, digest)?.mediaType
-    if (mediaType === undefined) return undefined
+    if (mediaType === undefined || stated.isDenied(origin, digest)) return undefined
     const bytes = await blobs.readAll(digest)
     if (bytes === undefined) return undefined
     memory.put(digest, bytes)
@@ -154,11 +158,41 @@ export function createManifests(deps: ManifestsDeps): Manifests {
         }),
       )
       if (named === undefined) await forgetTag(origin, tag, request)
+      const signed = named?.headers[tagHeader]
+      if (signed !== undefined) await remember(() => stated.take(origin, signed))
       return named
     } catch (error) {
       if (isRefusal(error)) await forgetTag(origin, tag, request)
       throw error
     }
+  }
+
+  /** Remembers where a tag points, whose manifest is here. */
+  const recordTag = async (
+    origin: Origin,
+    {
+      tag,
+      manifest,
+      etag,
+    }: {
+      readonly tag: Tag
+      readonly manifest: HeldManifest
+      readonly etag: string | undefined
+    },
+  ): Promise<void> => {
+    const { project } = origin
+    const entry = {
+      digest: manifest.digest,
+      checkedAt: now(),
+      ...(etag !== undefined && { etag }),
+      ...(project !== undefined && { project }),
+    }
+    const before = index.tag(origin, tag)?.digest
+    await remember(() => index.putTag(origin, tag, entry))
+    if (before === manifest.digest) return
+    deps.onTagMoved(origin)
+    if (before !== undefined)
+      await remember(() => demoteImage(origin, { tag, digest: before, by: manifest.bytes }))
   }
 
   /** Asks, and makes sure that what is promised can be given: the manifest is held before the tag is. */
@@ -170,19 +204,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       await forgetTag(origin, tag, request)
       return undefined
     }
-    const { project } = origin
-    const etag = named.headers['etag']
-    const entry = {
-      digest: manifest.digest,
-      checkedAt: now(),
-      ...(etag !== undefined && { etag }),
-      ...(project !== undefined && { project }),
-    }
-    const before = index.tag(origin, tag)?.digest
-    await remember(() => index.putTag(origin, tag, entry))
-    if (before !== manifest.digest) deps.onTagMoved(origin)
-    if (before !== undefined && before !== manifest.digest)
-      await remember(() => demoteImage(origin, { tag, digest: before, by: manifest.bytes }))
+    await recordTag(origin, { tag, manifest, etag: named.headers['etag'] })
     return manifest.digest
   }
 
@@ -211,6 +233,14 @@ export function createManifests(deps: ManifestsDeps): Manifests {
   const tags = createTags({
     rules,
     find: tagOf,
+    stated: stated.tag,
+    hold: async (origin, tag, { digest, request }) => {
+      const manifest = await get(origin, digest, request)
+      if (manifest === undefined) return false
+      if (tagOf(origin, tag)?.digest !== digest)
+        await recordTag(origin, { tag, manifest, etag: undefined })
+      return true
+    },
     ask,
     isHeld: async (origin, digest) => (await held(origin, digest)) !== undefined,
     savingMs,

@@ -24,6 +24,8 @@ export interface Pins {
 
 export interface PinsDeps {
   readonly pins: readonly Pin[]
+  /** Manifests that stay besides: what rules bring. */
+  readonly roots: () => readonly Digest[]
   readonly index: CacheIndex
   readonly blobs: Pick<CachedBlobs, 'readAll' | 'setPins'>
   readonly onDiskFailed: (error: unknown) => void
@@ -38,7 +40,7 @@ interface NamedDigests {
 /** Manifests whose names are remembered, so that a mark reads only what is new. */
 const rememberedManifests = 20_000
 
-export function createPins({ pins, index, blobs, onDiskFailed }: PinsDeps): Pins {
+export function createPins({ pins, roots, index, blobs, onDiskFailed }: PinsDeps): Pins {
   const known = new LRUCache<Digest, NamedDigests>({ max: rememberedManifests })
   let running: Promise<void> | undefined
   let again = false
@@ -73,7 +75,7 @@ export function createPins({ pins, index, blobs, onDiskFailed }: PinsDeps): Pins
 
   const markOnce = async (): Promise<void> => {
     const found = new Set<Digest>()
-    const left: Digest[] = []
+    const left: Digest[] = [...roots()]
     for (const pin of pins) left.push(...(await rootsOf(pin)))
     for (let digest = left.pop(); digest !== undefined; digest = left.pop()) {
       if (found.has(digest)) continue
@@ -108,7 +110,7 @@ export function createPins({ pins, index, blobs, onDiskFailed }: PinsDeps): Pins
       )
       if (isPinned) mark().catch(onDiskFailed)
     },
-    mark: async () => (pins.length === 0 ? undefined : mark()),
+    mark,
   }
 }
 

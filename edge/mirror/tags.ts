@@ -3,6 +3,7 @@ import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import { lasts } from '../../shared/stream/lasts.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
+import type { StatedTag } from '../replication/stated.ts'
 import { isPassing } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
 import { keyOf, withoutSignal } from './questions.ts'
@@ -32,6 +33,14 @@ export interface TagRules {
 export interface TagsDeps {
   readonly rules: (upstream: string) => TagRules
   readonly find: (origin: Origin, tag: Tag) => TagEntry | undefined
+  /** What the log of the upstream says, where it is followed. */
+  readonly stated: (origin: Origin, tag: Tag) => StatedTag | undefined
+  /** Makes sure that the manifest could be given. @throws SourceError when it cannot be known */
+  readonly hold: (
+    origin: Origin,
+    tag: Tag,
+    wanted: { readonly digest: Digest; readonly request: UpstreamRequest | undefined },
+  ) => Promise<boolean>
   /**
    * Asks the upstream, and keeps what it says: the manifest is held before the tag is.
    * @returns undefined when the upstream has no such tag, and the tag is forgotten
@@ -65,7 +74,8 @@ export interface Tags {
 const refreshFrom = 0.75
 const refreshSpread = 0.2
 
-export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }: TagsDeps): Tags {
+export function createTags(deps: TagsDeps): Tags {
+  const { rules, find, stated, ask, hold, isHeld, savingMs, onStale, now } = deps
   const askOnce = createShare<Digest | undefined>()
 
   // A negative age is a clock that was set back: it says nothing about the tag.
@@ -94,8 +104,47 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
     return isGood ? { digest: known.digest, staleMs } : undefined
   }
 
+  /**
+   * Inside the lease the log's word stands and nobody is asked; but a tag that it does not have yet may just have been
+   * pushed. Outside it the upstream is asked, and the log's last word stands if that fails.
+   */
+  const resolveStated = async (
+    origin: Origin,
+    tag: Tag,
+    { said, request }: { readonly said: StatedTag; readonly request: UpstreamRequest | undefined },
+  ): Promise<ResolvedTag | undefined> => {
+    const { digest, isFresh, isEarly, currentAt } = said
+    const { upstream } = origin
+    const maxStaleMs = Math.min(said.maxStaleMs, rules(upstream).maxStaleMs)
+    const before = find(origin, tag)
+    const rest = withoutSignal(request)
+    try {
+      // The primary would name the one that is not all here yet.
+      if (isEarly && digest === undefined) return undefined
+      if (digest !== undefined && (isFresh || isEarly)) {
+        if (await hold(origin, tag, { digest, request: rest }))
+          return { digest, staleMs: undefined }
+        // It was deleted since.
+        return undefined
+      }
+      const found = await askOnce(keyOf(origin, tag, rest), () => ask(origin, tag, rest))
+      return found && { digest: found, staleMs: undefined }
+    } catch (error) {
+      if (!isPassing(error)) throw error
+      if (isFresh && digest === undefined) return undefined
+      const last = digest && { digest, checkedAt: currentAt }
+      const stale =
+        (await staleOf(origin, last, maxStaleMs)) ?? (await staleOf(origin, before, maxStaleMs))
+      if (stale === undefined) throw error
+      onStale(upstream, 'away')
+      return stale
+    }
+  }
+
   return {
     known(origin, tag) {
+      const said = stated(origin, tag)
+      if (said !== undefined) return said.isFresh ? said.digest : undefined
       const known = find(origin, tag)
       if (known === undefined) return undefined
       const { ttlMs } = rules(origin.upstream)
@@ -104,6 +153,8 @@ export function createTags({ rules, find, ask, isHeld, savingMs, onStale, now }:
       return known.digest
     },
     async resolve(origin, tag, request) {
+      const said = stated(origin, tag)
+      if (said !== undefined) return resolveStated(origin, tag, { said, request })
       const { upstream } = origin
       const { ttlMs, waitMs, maxStaleMs } = rules(upstream)
       const known = find(origin, tag)

@@ -1,5 +1,5 @@
 import { readSecretFile, readTextFile } from '../../shared/files/text-file.ts'
-import { createHttpClient } from '../../shared/http/client.ts'
+import { createHttpClient, type HttpRequest } from '../../shared/http/client.ts'
 import { createGuard } from '../../shared/http/guard.ts'
 import {
   createProxyChoice,
@@ -11,7 +11,7 @@ import { readClientCertificate } from '../../shared/http/tls-files.ts'
 import { createUpstreamClient } from '../../shared/upstream/client.ts'
 import type { UpstreamClient } from '../../shared/upstream/fetch.ts'
 import type { Registries } from '../../shared/upstream/registries.ts'
-import type { AskPrimary } from '../access/token-relay.ts'
+import type { AskPrimary, PrimaryAnswer } from '../access/token-relay.ts'
 import type { EdgeOptions, UpstreamOptions } from '../config.ts'
 import type { EdgeMetrics } from '../metrics.ts'
 import type { UpstreamFiles } from './table.ts'
@@ -122,7 +122,12 @@ export function primaryOf(edge: EdgeOptions): UpstreamOptions {
 export function createAsk(
   edge: EdgeOptions,
   { ca, clientCertificate }: UpstreamFiles,
-): { ask: AskPrimary; close: () => void } {
+): {
+  ask: AskPrimary
+  /** Sends JSON. */
+  post: (path: string, body: object) => Promise<PrimaryAnswer>
+  close: () => void
+} {
   const base = new URL(primaryOf(edge).url)
   const http = createHttpClient({
     guard: createGuard({ configured: [base] }),
@@ -134,15 +139,18 @@ export function createAsk(
     headersTimeoutMs: edge.fill.no_progress,
     stallMs: edge.fill.no_progress,
   })
+  const send = async (path: string, request: HttpRequest): Promise<PrimaryAnswer> => {
+    const { status, headers, body } = await http.request(new URL(path, base), request)
+    return { status, headers, body: body.toString('utf8') }
+  }
   return {
-    async ask(path, headers) {
-      const {
-        status,
-        headers: answered,
-        body,
-      } = await http.request(new URL(path, base), { headers })
-      return { status, headers: answered, body: body.toString('utf8') }
-    },
+    ask: (path, headers) => send(path, { headers }),
+    post: (path, body) =>
+      send(path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      }),
     close: () => http.close(),
   }
 }

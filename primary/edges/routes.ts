@@ -89,10 +89,16 @@ const joinModel = Type.Object({
   proof: text(1024, { description: 'By the private half; base64.' }),
 })
 
+const renewModel = Type.Object({
+  id: text(64),
+  secret: text(512),
+  publicKey: text(2048, { description: 'RSA, SPKI, PEM.' }),
+  proof: text(1024, { description: 'By the private half; base64.' }),
+})
+
 const keyModel = Type.Object({ id: Type.String(), jwk: Type.Record(Type.String(), Type.Any()) })
-const joinedModel = Type.Object({
+const renewedFields = {
   edge: Type.Object(shownPlace),
-  secret: Type.String({ description: 'Shown this once.' }),
   certificate: Type.String(),
   ca: Type.String(),
   root: keyModel,
@@ -101,6 +107,11 @@ const joinedModel = Type.Object({
     payload: Type.String(),
     signatures: Type.Array(Type.Object({ keyid: Type.String(), sig: Type.String() })),
   }),
+}
+const renewedModel = Type.Object(renewedFields)
+const joinedModel = Type.Object({
+  ...renewedFields,
+  secret: Type.String({ description: 'Shown this once.' }),
 })
 
 /** Edges: who they are, where, and how one becomes one. */
@@ -146,6 +157,21 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
       status: 201,
       headers: { 'Cache-Control': 'no-store' },
       body: await deps.enrolment.join(body, address),
+    }),
+  })
+
+  api.route({
+    method: 'POST',
+    path: '/edges/renew',
+    tag,
+    summary: 'Get the next certificate of an edge, by its secret and its key',
+    permission: { of: 'nobody' },
+    body: renewModel,
+    responses: { 201: renewedModel },
+    handle: async ({ body, address }) => ({
+      status: 201,
+      headers: { 'Cache-Control': 'no-store' },
+      body: await deps.enrolment.renew(body, address),
     }),
   })
 

@@ -15,10 +15,16 @@ export interface CurrentKeys {
   trust(): Trust
   /** The edges' own CA, made if need be: `trust` names it once this is there. */
   edgeCa(): Promise<PemPair>
+  /** The same, where it is made already. */
+  knownCa(): PemPair | undefined
+  /** What signs the log, leases and snapshots. */
+  logSigning(): KeyRing['signing']
   /** Signs where the log ends. */
   signHead(head: LogHead): Envelope
   /** Call when the log says that they changed. */
   readAgain(): void
+  /** Calls back when they were read again. */
+  onRead(listener: () => void): void
 }
 
 /** @param issuer the installation: its store's id */
@@ -40,24 +46,27 @@ export async function openCurrentKeys(
     return { jwt, log: rings.log, ca, trust: await agreeOnTrust(records, subjects, now) }
   }
   let current = await read()
+  const listeners: (() => void)[] = []
+  const take = (fresh: typeof current): void => {
+    current = fresh
+    for (const listener of listeners) listener()
+  }
   return {
     jwt: () => current.jwt,
+    knownCa: () => current.ca,
+    logSigning: () => current.log.signing,
+    onRead: (listener) => void listeners.push(listener),
     trust: () => current.trust,
     async edgeCa() {
       if (current.ca !== undefined) return current.ca
       const ca = await keys.ca(new Date())
-      current = await read()
+      take(await read())
       return ca
     },
     signHead: (head) =>
       signStatement(statementTypes.head, headStatement(head), current.log.signing),
     readAgain() {
-      read().then(
-        (fresh) => {
-          current = fresh
-        },
-        (err: unknown) => log.error({ err }, 'the keys could not be read again'),
-      )
+      read().then(take, (err: unknown) => log.error({ err }, 'the keys could not be read again'))
     },
   }
 }

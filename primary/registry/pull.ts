@@ -52,6 +52,7 @@ export interface HotTag {
 }
 
 export interface ManifestAnswer {
+  readonly repository: RepositoryFacts
   readonly digest: Digest
   readonly head: Readonly<Record<string, string | number>>
   readonly body: Buffer
@@ -161,7 +162,7 @@ export function createPull(deps: PullDeps) {
       }
       if (counted(stored.digest)) deps.counts.count(known.id, stored, tag)
       const head = tag === undefined ? hot.byDigest : hot.byTag
-      return { digest: stored.digest, head, body: stored.content }
+      return { repository: known, digest: stored.digest, head, body: stored.content }
     },
 
     /**

@@ -7,19 +7,20 @@ import { clientAddressOf } from '../../shared/http/forwarded.ts'
 import { createOciUrlReader, type OciUrlReader } from '../../shared/http/oci-urls.ts'
 import { recordOf } from '../../shared/http/request-record.ts'
 import type { BlobSender } from '../../shared/http/send-blob.ts'
-import type { DigestAlgorithm } from '../../shared/oci/digest.ts'
+import type { Digest, DigestAlgorithm } from '../../shared/oci/digest.ts'
 import { namesDigest, parseEntityTags } from '../../shared/oci/entity-tags.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { mediaTypes } from '../../shared/oci/media-types.ts'
 import { blobPath, manifestPath, type OciPath } from '../../shared/oci/paths.ts'
-import type { RepositoryName } from '../../shared/oci/reference.ts'
+import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
 import type { Logger } from '../../shared/observability/log.ts'
+import { tagHeader } from '../../shared/replication/signed-tag.ts'
 import { parseUploadRange } from '../../shared/stream/range.ts'
-import type { Caller } from '../accounts/caller.ts'
+import type { Caller, RepositoryFacts } from '../accounts/caller.ts'
 import type { Delete } from './delete.ts'
 import type { Discovery } from './discovery.ts'
 import type { NamePage } from './paging.ts'
-import { userBytesHead, type Pull } from './pull.ts'
+import { userBytesHead, type ManifestAnswer, type Pull } from './pull.ts'
 import type { Push } from './push.ts'
 import { progressHeaders, type UploadChunk, type UploadSessions } from './uploads.ts'
 
@@ -36,6 +37,12 @@ export interface RegistryRouteDeps {
   readonly push: Push
   readonly uploads: UploadSessions
   readonly remove: Delete
+  /** What says, signed, when a tag pointed there; undefined when that cannot be told exactly. */
+  readonly stateTag: (
+    repository: RepositoryFacts,
+    tag: Tag,
+    digest: Digest,
+  ) => Promise<string | undefined>
   readonly sender: BlobSender
   readonly challenge: (scopes: readonly Scope[]) => string
   readonly drain: DrainLimits
@@ -203,13 +210,26 @@ async function getManifest(exchange: Exchange<PathOf<'manifest'>>): Promise<void
     counted: (digest) => isGet && !namesDigest(held, digest),
   })
   recordOf(raw).source = 'memory'
+  const stated = await stateTag(exchange, manifest)
   reply.hijack()
   if (namesDigest(held, manifest.digest)) {
     const { 'Content-Length': _length, 'Content-Type': _type, ...head } = manifest.head
-    reply.raw.writeHead(304, head).end()
+    reply.raw.writeHead(304, { ...head, ...stated }).end()
     return
   }
-  reply.raw.writeHead(200, manifest.head).end(isGet ? manifest.body : undefined)
+  const head = stated === undefined ? manifest.head : { ...manifest.head, ...stated }
+  reply.raw.writeHead(200, head).end(isGet ? manifest.body : undefined)
+}
+
+/** Tells an edge when the tag was so, that it may know which of two answers is the later one. */
+async function stateTag(
+  { caller, path, deps }: Exchange<PathOf<'manifest'>>,
+  { repository, digest }: ManifestAnswer,
+): Promise<Readonly<Record<string, string>> | undefined> {
+  const { reference } = path
+  if (caller.kind !== 'edge' || reference?.kind !== 'tag') return undefined
+  const stated = await deps.stateTag(repository, reference.tag, digest)
+  return stated === undefined ? undefined : { [tagHeader]: stated }
 }
 
 /** [end-7a, end-7b] */

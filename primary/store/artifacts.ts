@@ -236,14 +236,15 @@ const typeGrammar = '^application/vnd\\.[^.]*\\.(.*)\\.config\\.[^.]*\\+json$'
 /** Who pushes may write megabytes where a media type belongs; a real one has 255 characters. [RFC 6838 §4.2] */
 const mediaType = sql<string>`left(coalesce(a.config_media_type, a.media_type), 255)`
 const artifactType = sql<string | null>`left(a.artifact_type, 255)`
-const typeColumn = sql<string>`coalesce(${JSON.stringify(types)}::jsonb ->> ${mediaType},
+/** Of a manifest (`a`) in Harbor's words. */
+export const typeColumn = sql<string>`coalesce(${JSON.stringify(types)}::jsonb ->> ${mediaType},
   upper(substring(${mediaType} from ${typeGrammar}::text)), 'UNKNOWN')`
 
 /**
  * A manifest that an index names counts with what it names itself. Descriptors of what was never pushed may claim
  * any size: no sum is larger than what a number holds.
  */
-const sizeColumn = sql<number>`least(${Number.MAX_SAFE_INTEGER}::numeric, a.size + (
+export const sizeColumn = sql<number>`least(${Number.MAX_SAFE_INTEGER}::numeric, a.size + (
   SELECT coalesce(sum(c.size + CASE WHEN c.kind = 'manifest' THEN coalesce((
     SELECT sum(g.size) FROM manifests m JOIN manifest_children g ON g.manifest_id = m.id
     WHERE m.repository_id = a.repository_id AND m.digest = c.digest AND m.deleted_at IS NULL), 0) ELSE 0 END), 0)

@@ -6,6 +6,7 @@ import { up as labels } from './migrations/0002-labels.ts'
 import { up as signedLog } from './migrations/0003-signed-log.ts'
 import { up as enrolment } from './migrations/0004-enrolment.ts'
 import { up as edgeStates } from './migrations/0005-edge-states.ts'
+import { up as replication } from './migrations/0006-replication.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -36,6 +37,11 @@ export interface DatabaseOptions {
 /** An open database; whoever opened it closes it. */
 export interface Database {
   readonly records: Records
+  /**
+   * Runs the SQL of a library that brings its own, of several statements too, and gives what the driver answers: of
+   * several a list.
+   */
+  query(text: string, values?: unknown[]): Promise<{ readonly rows: unknown[] }>
   /** A connection of its own outside the pool, for LISTEN; whoever asked for it ends it. */
   connect(): Promise<pg.Client>
   close(): Promise<void>
@@ -48,6 +54,7 @@ const migrations = {
   '0003-signed-log': { up: signedLog },
   '0004-enrolment': { up: enrolment },
   '0005-edge-states': { up: edgeStates },
+  '0006-replication': { up: replication },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */
@@ -83,6 +90,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   }
   return {
     records,
+    query: (text, values) => pool.query(text, values),
     async connect() {
       const client = new pg.Client(settings)
       await client.connect()

@@ -3,6 +3,7 @@ import { sql, type Selectable, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
 import type { Listing } from '../../shared/api/listing.ts'
 import type { Fields } from '../../shared/api/query.ts'
+import type { EnrolledEdge } from '../../shared/replication/enrolment.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
 import { edgePrefix, type Account } from '../accounts/account.ts'
 import {
@@ -104,6 +105,19 @@ export function createEdges(records: Records) {
       return row && readEdge(row)
     },
 
+    /** The edge of this id, if this is its key, and it is not suspended. @param publicKey SPKI PEM */
+    async findByKey(id: string, publicKey: string): Promise<RosterEdge | undefined> {
+      const row = await records
+        .selectFrom('edges')
+        .select(columns)
+        .where('id', '=', id)
+        .where('public_key', '=', publicKey)
+        .where('deleted_at', 'is', null)
+        .where('suspended', '=', false)
+        .executeTakeFirst()
+      return row && rosterEdgeOf(readEdge(row))
+    },
+
     /** One page of the edges, and how many there are. */
     async list({ filters, sorts, page }: Listing): Promise<{
       readonly rows: readonly Edge[]
@@ -131,6 +145,39 @@ export function createEdges(records: Records) {
         .where('deleted_at', 'is', null)
         .executeTakeFirst()
       return row?.credential_hash
+    },
+
+    /**
+     * The edge with this key, which becomes its own if it had none.
+     * @param publicKey RSA, SPKI PEM, in node:crypto's spelling
+     * @returns undefined when it has another one, or there is no such edge
+     */
+    bindKey(
+      id: string,
+      publicKey: string,
+      { actor, now }: Deed,
+    ): Promise<EnrolledEdge | undefined> {
+      return records.transaction().execute(async (trx) => {
+        const edge = await trx
+          .selectFrom('edges')
+          .select(['id', 'name', 'site', 'region', 'labels', 'public_key'])
+          .where('id', '=', id)
+          .where('deleted_at', 'is', null)
+          .forUpdate()
+          .executeTakeFirst()
+        if (edge === undefined) return undefined
+        const { public_key: known, ...enrolled } = edge
+        if (known !== null) return known === publicKey ? enrolled : undefined
+        await trx
+          .updateTable('edges')
+          .set({ public_key: publicKey, updated_at: now })
+          .where('id', '=', id)
+          .execute()
+        const description = 'showed its key'
+        await appendAudit(trx, edgeAudit({ actor, operation: 'update', id, description }), now)
+        await appendRosterEvent(trx, id, now)
+        return enrolled
+      })
     },
 
     /** Writes an edge as the configuration has it: a new one, or the new state of a known one. */
@@ -247,8 +294,20 @@ export async function appendRosterEvent(
   await appendEvents(trx, [{ type: 'edge', ...rosterEdgeOf(readEdge(row)) }], now)
 }
 
-/** What other edges know of one. */
-export function rosterEdgeOf(edge: Edge): RosterEdge {
+/** All edges, as they know each other. */
+export async function rosterOf(
+  records: Records | Transaction<Schema>,
+): Promise<readonly RosterEdge[]> {
+  const rows = await records
+    .selectFrom('edges')
+    .select(columns)
+    .where('deleted_at', 'is', null)
+    .orderBy('id')
+    .execute()
+  return rows.map((row) => rosterEdgeOf(readEdge(row)))
+}
+
+function rosterEdgeOf(edge: Edge): RosterEdge {
   const { id: edgeId, name, site, region, labels, scope } = edge
   return { edgeId, name, site, region, labels, scope, suspended: edge.state === 'suspended' }
 }

@@ -13,6 +13,22 @@ export interface NumberedEvent {
   readonly body: EventBody
 }
 
+/** An event as it travels. */
+export interface LoggedEvent {
+  readonly seq: number
+  readonly stream: EventStream
+  /** The text that was hashed. */
+  readonly body: string
+  readonly bodyHash: Buffer
+}
+
+/** What was numbered at once, and the signature over its last header. */
+export interface EventBatch {
+  readonly events: readonly LoggedEvent[]
+  readonly epoch: number
+  readonly envelope: Envelope
+}
+
 /** Where the log ends, and what waits to be numbered, as one look sees them. */
 export interface LogPosition extends LogPlace {
   /** Ids of the outbox; undefined when it is empty. */
@@ -25,6 +41,7 @@ export const headChannel = 'outport_events'
 /** Rows that one batch moves; more waits for the next, so that nobody waits long for the lock. */
 const batchRows = 1000
 const readRows = 1000
+const readBatches = 64
 /** Milliseconds after which the database ends a batch whose primary says nothing more, so that another goes on. */
 const silenceMs = 5000
 
@@ -115,6 +132,42 @@ export function createEvents(records: Records) {
         stream: row.stream,
         body: JSON.parse(row.body) as EventBody,
       }))
+    },
+
+    /**
+     * The signed batches after `seq`, in order, a few thousand events at most: fewer than there are say nothing of an end.
+     * @param seq a batch's last; undefined is returned when what comes next was trimmed
+     */
+    async readBatchesAfter(seq: number): Promise<readonly EventBatch[] | undefined> {
+      const ends = await records
+        .selectFrom('event_batches')
+        .selectAll()
+        .where('last_seq', '>', seq)
+        .orderBy('last_seq')
+        .limit(readBatches)
+        .execute()
+      const last = ends.at(-1)
+      if (last === undefined) return []
+      const rows = await records
+        .selectFrom('events')
+        .select(['seq', 'stream', 'body', 'body_hash'])
+        .where('seq', '>', seq)
+        .where('seq', '<=', last.last_seq)
+        .orderBy('seq')
+        .execute()
+      if (rows[0]?.seq !== seq + 1) return undefined
+      let at = 0
+      return ends.map(({ last_seq, epoch, envelope }) => {
+        const from = at
+        while ((rows[at]?.seq ?? Infinity) <= last_seq) at++
+        return {
+          epoch,
+          envelope: JSON.parse(envelope) as Envelope,
+          events: rows
+            .slice(from, at)
+            .map(({ body_hash, ...event }) => ({ ...event, bodyHash: body_hash })),
+        }
+      })
     },
 
     /**

@@ -115,6 +115,16 @@ export function createProjects(records: Records) {
     },
 
     /** The names of the projects of these ids; one that is deleted has none. */
+    ids: async (): Promise<readonly number[]> => {
+      const rows = await records
+        .selectFrom('projects')
+        .select('id')
+        .where('deleted_at', 'is', null)
+        .orderBy('id')
+        .execute()
+      return rows.map(({ id }) => id)
+    },
+
     namesOf: async (ids: readonly number[]): Promise<ReadonlyMap<number, string>> => {
       if (ids.length === 0) return new Map()
       const rows = await records

@@ -1,5 +1,5 @@
 import type { ColumnType, Generated } from 'kysely'
-import type { EventStream } from '../../shared/replication/events.ts'
+import type { EdgeSelector, EventStream } from '../../shared/replication/events.ts'
 import type { EdgeReport } from '../../shared/replication/lease.ts'
 
 /** Written as Date or left to the column's default, read as Date. */
@@ -285,6 +285,110 @@ export interface SettingsTable {
   value: string
 }
 
+/** A destination of replication rules: a group of edges. */
+export interface RegistriesTable {
+  id: Generated<number>
+  name: string
+  type: string
+  url: string
+  description: string
+  insecure: boolean
+  /** Which edges, for the type `outport-edges`. */
+  selector: ColumnType<EdgeSelector, string, string>
+  created_at: Instant
+  updated_at: Instant
+}
+
+export interface ReplicationPoliciesTable {
+  id: Generated<number>
+  name: string
+  description: string
+  registry_id: number
+  /** Harbor's list of filters, as it was given. */
+  filters: ColumnType<unknown, string, string>
+  /** What the filters say of platforms: edges are told. */
+  platforms: readonly string[]
+  trigger: 'manual' | 'event_based'
+  deletion: boolean
+  override: boolean
+  enabled: boolean
+  serve: 'latest' | 'complete'
+  copy_by_chunk: boolean
+  single_active: boolean
+  namespace_replace_count: number
+  creator: string
+  created_at: Instant
+  updated_at: Instant
+}
+
+/** What a rule brings to its edges now. */
+export interface RuleSelectionsTable {
+  rule_id: number
+  repository_id: number
+  digest: string
+  project_id: number
+  /** By which tags, without those that the filters drop. */
+  tags: readonly string[]
+  /** That brought it last. */
+  execution_id: Big
+  /** Taken back by who stopped that execution; only a run by hand brings it again. */
+  stopped: ColumnType<boolean, boolean | undefined, boolean>
+}
+
+/** A run of a job. The columns up to `ended_at` are any job's; the others a replication's. */
+export interface ExecutionsTable {
+  id: GeneratedBig
+  vendor_type: 'REPLICATION'
+  vendor_id: number
+  trigger: 'manual' | 'event_based'
+  status: 'InProgress' | 'Succeed' | 'Failed' | 'Stopped'
+  status_text: ColumnType<string, string | undefined, string>
+  started_at: Instant
+  ended_at: NullableInstant
+  /** When its selections were written; null: it waits for that. */
+  decided_at: NullableInstant
+  /** The last fact that it wrote; null: none. */
+  outbox_id: ColumnType<number | null, number | null | undefined, number | null>
+  /** An edge that holds all up to here holds what it brought; null until its facts have numbers. */
+  epoch: ColumnType<number | null, number | null | undefined, number | null>
+  seq: ColumnType<number | null, number | null | undefined, number | null>
+  /** Whose images it brought: only edges that may read one of these have a task. */
+  project_ids: ColumnType<readonly number[], readonly number[] | undefined, readonly number[]>
+  selected: ColumnType<number, number | undefined, number>
+  unselected: ColumnType<number, number | undefined, number>
+  /** How many tasks there were, and how they ended; written when it is over. */
+  total: ColumnType<number, number | undefined, number>
+  succeeded: ColumnType<number, number | undefined, number>
+  failed: ColumnType<number, number | undefined, number>
+  stopped: ColumnType<number, number | undefined, number>
+}
+
+/** Tasks that failed or were stopped; the others are computed. */
+export interface TasksTable {
+  execution_id: Big
+  /** Within its execution; of a replication the edge's. */
+  number: number
+  status: 'Failed' | 'Stopped'
+  reason: string
+  ended_at: ColumnType<Date, Date, Date>
+}
+
+export interface TaskLogsTable {
+  id: GeneratedBig
+  execution_id: Big
+  /** null: of all its tasks. */
+  number: number | null
+  at: ColumnType<Date, Date, Date>
+  line: string
+}
+
+/** How far a follower that writes down what it makes of the log has come. */
+export interface LogCursorsTable {
+  name: string
+  epoch: number
+  seq: Big
+}
+
 /** The tables, by name, for Kysely. */
 export interface Schema {
   users: UsersTable
@@ -310,5 +414,12 @@ export interface Schema {
   edges: EdgesTable
   edge_states: EdgeStatesTable
   join_tokens: JoinTokensTable
+  registries: RegistriesTable
+  replication_policies: ReplicationPoliciesTable
+  rule_selections: RuleSelectionsTable
+  executions: ExecutionsTable
+  tasks: TasksTable
+  task_logs: TaskLogsTable
+  log_cursors: LogCursorsTable
   settings: SettingsTable
 }

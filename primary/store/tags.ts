@@ -4,6 +4,7 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import { namesDigest } from '../../shared/oci/entity-tags.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
+import type { LogPlace } from '../../shared/replication/chain.ts'
 import type { RepositoryFacts } from '../accounts/caller.ts'
 import { appendAudit, type AuditActor } from './audit.ts'
 import type { Records } from './database.ts'
@@ -62,6 +63,30 @@ export function createTags(records: Records) {
         .where('deleted_at', 'is', null)
         .executeTakeFirst()
       return row && (row.digest as Digest)
+    },
+
+    /**
+     * Where the tag points, and where the log stood then; undefined when it is not there, or what is committed in its
+     * project is not all numbered yet: no number says exactly when it was so.
+     */
+    async stateOf(
+      { id, projectId }: Pick<RepositoryFacts, 'id' | 'projectId'>,
+      tag: Tag,
+    ): Promise<(LogPlace & { readonly digest: Digest }) | undefined> {
+      const row = await records
+        .selectFrom('event_head as h')
+        .innerJoin('tags as t', (join) =>
+          join.on('t.repository_id', '=', id).on('t.name', '=', tag),
+        )
+        .select(['h.epoch', 'h.seq', 't.digest'])
+        .where('t.deleted_at', 'is', null)
+        .where(({ not, exists, selectFrom }) =>
+          not(
+            exists(selectFrom('outbox').select('id').where('stream', '=', `project:${projectId}`)),
+          ),
+        )
+        .executeTakeFirst()
+      return row && { ...row, digest: row.digest as Digest }
     },
 
     /**

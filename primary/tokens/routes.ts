@@ -21,6 +21,8 @@ export interface TokenRouteDeps {
   readonly keys: () => PublicKeys
   /** The root, and what it says of the keys that sign the log, as they are now. */
   readonly trust: () => Trust
+  /** Where edges come for events. */
+  readonly internalUrl: () => string
 }
 
 /** The longest form: 32 scopes and a password are far shorter. */
@@ -56,7 +58,7 @@ export function tokenRoutes(app: FastifyInstance, deps: TokenRouteDeps): void {
       return reply
         .header('Cache-Control', 'no-store')
         .type('application/json')
-        .send(JSON.stringify({ root, list: envelope }))
+        .send(JSON.stringify({ root, list: envelope, internal_url: deps.internalUrl() }))
     })
     done()
   })
@@ -170,11 +172,13 @@ function readBasic(header: string | undefined): BasicCredentials | undefined {
 
 /** Both names of the token, for docker's clients and OAuth's; containerd takes a missing `expires_in` for never. */
 function formatToken({ token, claims }: IssuedToken) {
+  // Whole seconds: some clients take nothing else.
+  const issuedAt = Math.floor(claims.issuedAt)
   return {
     token,
     access_token: token,
-    expires_in: claims.expiresAt - claims.issuedAt,
-    issued_at: new Date(claims.issuedAt * 1000).toISOString().replace('.000Z', 'Z'),
+    expires_in: claims.expiresAt - issuedAt,
+    issued_at: new Date(issuedAt * 1000).toISOString().replace('.000Z', 'Z'),
   }
 }
 

@@ -8,6 +8,9 @@ export function text(maxLength: number, options: { readonly description?: string
 /** A time as the API shows it: RFC 3339, UTC, milliseconds. */
 export const timestamp = Type.String({ format: 'date-time' })
 
+/** Go's zero time, which Harbor's clients take for never. */
+export const never = '0001-01-01T00:00:00.000Z'
+
 /** `page` and `page_size`; `parsePage` reads them, since what they must be is answered with 422. */
 export const pageParameters = {
   page: Type.Optional(text(20, { description: 'From 1.' })),

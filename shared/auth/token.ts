@@ -64,8 +64,10 @@ export async function signToken(
   claims: Omit<TokenClaims, 'issuedAt' | 'expiresAt' | 'id'>,
   { key, lifetimeSeconds, now }: SignTokenOptions,
 ): Promise<{ readonly token: string; readonly claims: TokenClaims }> {
-  const issuedAt = Math.floor(now.getTime() / 1000)
-  const expiresAt = issuedAt + lifetimeSeconds
+  // To the millisecond, so that it can be told from a right that ended a moment before or after. [RFC 7519 §2, NumericDate]
+  const issuedAt = now.getTime() / 1000
+  const whole = Math.floor(issuedAt)
+  const expiresAt = whole + lifetimeSeconds
   const id = randomUUID()
   const token = await new SignJWT({ access: claims.access, name: claims.name })
     .setProtectedHeader({ alg: tokenAlgorithm, typ: 'JWT', kid: key.kid })
@@ -73,7 +75,7 @@ export async function signToken(
     .setSubject(claims.subject)
     .setAudience(claims.audience)
     .setIssuedAt(issuedAt)
-    .setNotBefore(issuedAt - notBeforeSlackSeconds)
+    .setNotBefore(whole - notBeforeSlackSeconds)
     .setExpirationTime(expiresAt)
     .setJti(id)
     .sign(key.privateKey)
@@ -91,6 +93,8 @@ export interface TokenVerifierOptions {
   readonly audience: string
   /** How many proved tokens are remembered, at roughly 1 KiB each. */
   readonly cacheEntries: number
+  /** Whether what a token says has lost its worth since it was signed. */
+  readonly isRevoked?: (claims: TokenClaims) => boolean
   /** Epoch ms. */
   readonly now?: () => number
 }
@@ -115,6 +119,7 @@ interface Proved {
 /** Verifies tokens, remembering proved ones by SHA-256: a hash costs a seventieth of a verification. */
 export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
   const now = options.now ?? Date.now
+  const isRevoked = options.isRevoked ?? (() => false)
   const proved = new LRUCache<string, Proved>({ max: options.cacheEntries })
   const imported = new WeakMap<JWK, CryptoKey | Uint8Array>()
   // Gone with its connection: no token is kept longer than the request's own header could be.
@@ -163,7 +168,7 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
   function holds({ claims, kid, jwk }: Proved, keys: PublicKeys): boolean {
     const current = findKey(keys, kid)
     const isLive = now() < (claims.expiresAt + leewaySeconds) * 1000
-    return isLive && current?.x === jwk.x && current?.y === jwk.y
+    return isLive && current?.x === jwk.x && current?.y === jwk.y && !isRevoked(claims)
   }
 
   function known(token: string, connection?: object): TokenClaims | undefined {
@@ -186,8 +191,9 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
       proved.delete(fingerprint)
     }
     const fresh = await prove(token)
-    if (fresh !== undefined) proved.set(fingerprint, fresh)
-    return fresh?.claims
+    if (fresh === undefined || isRevoked(fresh.claims)) return undefined
+    proved.set(fingerprint, fresh)
+    return fresh.claims
   }
 
   return { known, verify }

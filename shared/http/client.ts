@@ -67,9 +67,11 @@ const defaults = {
 /** Shorter than any server's usual: a connection that the far side closes just now costs a retry. */
 const keepAliveMs = 4000
 
-/** One per set of CAs; the caller closes it. */
-export function createHttpClient(options: HttpClientOptions): HttpClient {
-  const { maxSockets, connectTimeoutMs, headersTimeoutMs, stallMs } = { ...defaults, ...options }
+/**
+ * Node's agents, whose connections pass the guard: for a library that speaks HTTP by itself. The caller destroys them.
+ */
+export function createAgents(options: HttpClientOptions): GuardedAgents {
+  const { maxSockets, connectTimeoutMs } = { ...defaults, ...options }
   const agentOptions = {
     keepAlive: true,
     maxSockets,
@@ -77,10 +79,21 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     scheduling: 'lifo',
   } as const
   const door = createDoor({ ...options, connectTimeoutMs })
-  const agents = {
+  return {
     http: guarded(new HttpAgent(agentOptions), 'http:', door),
     https: guarded(new HttpsAgent(agentOptions), 'https:', door),
   }
+}
+
+export interface GuardedAgents {
+  readonly http: HttpAgent
+  readonly https: HttpsAgent
+}
+
+/** One per set of CAs; the caller closes it. */
+export function createHttpClient(options: HttpClientOptions): HttpClient {
+  const { maxSockets, connectTimeoutMs, headersTimeoutMs, stallMs } = { ...defaults, ...options }
+  const agents = createAgents(options)
   // The agents do not count connections through a proxy before they stand.
   const turns = createTurns(maxSockets)
   const instance = got.extend({

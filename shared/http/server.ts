@@ -44,6 +44,18 @@ export interface HttpServerOptions {
   readonly readiness?: Readiness
   /** How often the TLS files are looked at. */
   readonly tlsWatchMs?: number
+  /**
+   * Serves HTTPS to those alone who show a certificate of the CAs that `setMutual` names, and to nobody before; the
+   * listener has no TLS files then.
+   */
+  readonly mutual?: boolean
+}
+
+/** Both sides prove who they are: PEM. */
+export interface MutualTls {
+  readonly cert: string
+  readonly key: string
+  readonly ca: readonly string[]
 }
 
 /**
@@ -75,6 +87,8 @@ export interface HttpServer {
    * @returns when no connection is left
    */
   drain(deadlineMs: number): Promise<void>
+  /** Takes other certificates for connections to come; only where both sides show one. */
+  setMutual(mutual: MutualTls): void
 }
 
 const bulkCipher = 'TLS_AES_128_GCM_SHA256'
@@ -108,15 +122,14 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
       'this listener takes passwords over plain http: for a laboratory only',
     )
   const pair = listener.tls === undefined ? undefined : await readTlsFiles(listener.tls)
+  const tls = options.mutual === true ? mutualOptions : pair && contextOf(pair)
   const nodeOptions = nodeServerOptions(timeouts, limits)
   const server =
-    pair === undefined
+    tls === undefined
       ? http.createServer(nodeOptions)
       : https.createServer({
           ...nodeOptions,
-          cert: pair.cert,
-          key: pair.key,
-          ...negotiation,
+          ...tls,
           ALPNProtocols: ['http/1.1'],
           handshakeTimeout: timeouts.tls_handshake,
         })
@@ -136,7 +149,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     },
     async listen() {
       await app.ready()
-      const url = await listenOn(server, listener)
+      const url = await listenOn(server, listener, tls === undefined ? 'http' : 'https')
       // Failures to accept (no file descriptor left) pass; unheard, they would end the process.
       server.on('error', (err) =>
         options.log.error({ err, listener: options.name }, 'could not accept'),
@@ -154,8 +167,18 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
       tlsWatch?.close()
       await app.close()
     },
+    setMutual({ ca, ...pair }) {
+      if (server instanceof https.Server)
+        server.setSecureContext({ ...contextOf(pair), ca: [...ca] })
+    },
   }
 }
+
+function contextOf({ cert, key }: Pick<MutualTls, 'cert' | 'key'>): https.ServerOptions {
+  return { cert, key, ...negotiation }
+}
+
+const mutualOptions = { ...negotiation, requestCert: true, rejectUnauthorized: true } as const
 
 /** Node's own limits, where its defaults would cut what a registry lives by. */
 function nodeServerOptions(timeouts: ServerTimeouts, limits: ServerLimits): http.ServerOptions {
@@ -394,7 +417,11 @@ const brokenRequests: Readonly<Record<string, readonly [string, string, string]>
   ],
 }
 
-async function listenOn(server: NodeServer, { address, port, tls }: ListenerOptions): Promise<URL> {
+async function listenOn(
+  server: NodeServer,
+  { address, port }: ListenerOptions,
+  scheme: 'http' | 'https',
+): Promise<URL> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen({ host: address, port }, () => {
@@ -405,7 +432,7 @@ async function listenOn(server: NodeServer, { address, port, tls }: ListenerOpti
   const bound = server.address() as AddressInfo
   const local = { '0.0.0.0': '127.0.0.1', '::': '::1' }[bound.address] ?? bound.address
   const host = isIPv6(local) ? `[${local}]` : local
-  return new URL(`${tls === undefined ? 'http' : 'https'}://${host}:${bound.port}`)
+  return new URL(`${scheme}://${host}:${bound.port}`)
 }
 
 /** Takes a new certificate for connections to come; those that are open live on. A bad one changes nothing. */
@@ -417,7 +444,7 @@ function watchTls(server: https.Server, files: TlsFiles, options: HttpServerOpti
     onChange: async () => {
       try {
         const { cert, key, validTo } = await readTlsFiles(files)
-        server.setSecureContext({ cert, key, ...negotiation })
+        server.setSecureContext(contextOf({ cert, key }))
         lastProblem = undefined
         log.info({ listener: name, file: files.cert, validTo }, 'a new certificate is in use')
       } catch (error) {

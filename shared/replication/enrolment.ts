@@ -5,6 +5,9 @@ import type { TrustedKey } from '../trust/trust-list.ts'
 /** The one path of enrolment, on the primary's client port: certificates are never asked for there (DESIGN §8). */
 export const joinPath = '/api/v2.0/edges/join'
 
+/** By which an edge gets its next certificate, with the key that it has. */
+export const renewPath = '/api/v2.0/edges/renew'
+
 /** What an administrator hands over: it lets one key become an edge, once, and names the root to believe. */
 export interface JoinToken {
   /** 16 hex digits. */
@@ -41,11 +44,24 @@ export interface JoinRequest {
   readonly proof: string
 }
 
-/** What a primary answers, with 201; the same again to the same key. */
-export interface JoinAnswer {
-  readonly edge: EnrolledEdge
+/** What an edge says that needs a new certificate, or has none: it proves its secret and its key. */
+export interface RenewRequest {
+  readonly id: string
+  readonly secret: string
+  /** Its RSA public key: SPKI, PEM. The first one that an edge of the configuration shows is its own from then on. */
+  readonly publicKey: string
+  /** As for joining, the token's id being `renew` and the name the edge's id. */
+  readonly proof: string
+}
+
+/** What a primary answers to a join, with 201; the same again to the same key. */
+export interface JoinAnswer extends RenewAnswer {
   /** By which it logs in as `edge$<id>`, until it does so by its certificate. */
   readonly secret: string
+}
+
+export interface RenewAnswer {
+  readonly edge: EnrolledEdge
   /** For its key: PEM. */
   readonly certificate: string
   /** Of the edges' own CA, which the trust list names too: PEM. */

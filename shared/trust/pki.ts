@@ -1,4 +1,10 @@
-import { createPrivateKey, createPublicKey, generateKeyPair, randomBytes } from 'node:crypto'
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPair,
+  randomBytes,
+  type X509Certificate,
+} from 'node:crypto'
 import { promisify } from 'node:util'
 import forge from 'node-forge'
 import type { CertificateNames } from './names.ts'
@@ -104,6 +110,17 @@ export function issueEdgeCertificate(
   ])
   cert.sign(rsaKey(ca.key), forge.md.sha256.create())
   return toUnixLines(forge.pki.certificateToPem(cert))
+}
+
+/** Which edge a certificate says that it is of, and by which key: SPKI PEM. Undefined when it is no edge's. */
+export function edgeOfCertificate(
+  certificate: X509Certificate,
+): { readonly edgeId: string; readonly publicKey: string } | undefined {
+  const [, edgeId] =
+    /^DNS:([a-z0-9-]{1,63})\.edge\.outport\.internal$/.exec(certificate.subjectAltName ?? '') ?? []
+  if (edgeId === undefined) return undefined
+  const publicKey = certificate.publicKey.export({ type: 'spki', format: 'pem' }).toString()
+  return { edgeId, publicKey }
 }
 
 /** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */

@@ -27,6 +27,8 @@ export const statementTypes = {
   trust: 'application/vnd.outport.trust-list.v1+json',
   /** That an edge knows all up to a head: `Lease`. */
   lease: 'application/vnd.outport.lease.v1+json',
+  /** Where a tag points: `SignedTag`. */
+  tag: 'application/vnd.outport.tag.v1+json',
   /** A stream's whole state at a head: `SnapshotStatement`. */
   snapshot: 'application/vnd.outport.snapshot.v1+json',
 } as const

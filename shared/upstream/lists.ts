@@ -1,3 +1,4 @@
+import { tagHeader } from '../replication/signed-tag.ts'
 import { catalogPath, tagsPath } from '../oci/paths.ts'
 import { isRepositoryName, isTag, type RepositoryName } from '../oci/reference.ts'
 import { SourceError } from '../stream/blob-source.ts'
@@ -17,6 +18,7 @@ const passed = [
   'last-modified',
   'oci-filters-applied',
   'oci-subject',
+  tagHeader,
 ] as const
 
 /** The headers of the allow-list. */

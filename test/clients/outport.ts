@@ -19,6 +19,8 @@ export interface OutportOptions {
   readonly tls?: boolean
   /** Where docker.io's stand-in is, without credentials. */
   readonly dockerHub?: string
+  /** The Consul agent at which both register. */
+  readonly consul?: string
 }
 
 /** `outport up` as a user starts it. */
@@ -52,7 +54,7 @@ export async function startOutport(t: TestContext, options: OutportOptions = {})
   const tls = options.tls === true ? await issueCertificates(folder) : undefined
   const config = join(folder, 'outport.yaml')
   // JSON is YAML.
-  await writeFile(config, JSON.stringify(configOf({ ports, tls, dockerHub: options.dockerHub })))
+  await writeFile(config, JSON.stringify(configOf({ ...options, ports, tls })))
   const log = join(folder, 'outport.log')
   const daemon = await startDaemon({
     command: process.execPath,
@@ -103,10 +105,12 @@ export async function runOutport(args: readonly string[]): Promise<string> {
 interface ConfigOptions {
   readonly ports: Readonly<Record<'primary' | 'edge' | 'mirror', number>>
   readonly tls: Certificates | undefined
-  readonly dockerHub: string | undefined
+  readonly dockerHub?: string
+  readonly consul?: string
 }
 
-function configOf({ ports, tls, dockerHub }: ConfigOptions): object {
+function configOf({ ports, tls, dockerHub, consul: address }: ConfigOptions): object {
+  const seen = address === undefined ? {} : { consul: { address } }
   const place = tls === undefined ? {} : { address: '::1', tls: { cert: tls.cert, key: tls.key } }
   const named = (name: string, port: number) =>
     tls === undefined ? {} : { external_url: `https://${name}:${port}` }
@@ -119,9 +123,11 @@ function configOf({ ports, tls, dockerHub }: ConfigOptions): object {
   return {
     primary: {
       listeners: [{ port: ports.primary, ...place }],
+      internal: { port: 0 },
       metrics: { port: 0 },
       ...named(primaryName, ports.primary),
       ...(tls && { ca_file: tls.ca }),
+      ...seen,
     },
     edge: {
       listeners: [
@@ -132,6 +138,7 @@ function configOf({ ports, tls, dockerHub }: ConfigOptions): object {
       primary: { names: [primaryName], tag_ttl: '0s' },
       ...named(edgeName, ports.edge),
       ...(dockerHub !== undefined && { upstreams: [hub] }),
+      ...seen,
     },
   }
 }

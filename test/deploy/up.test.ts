@@ -225,7 +225,10 @@ async function configured(t: TestContext, timeouts = {}): Promise<string> {
   const file = join(await tempFolder(t), 'outport.yaml')
   const options = { metrics: { port: 0 }, timeouts }
   // JSON is YAML.
-  await writeFile(file, JSON.stringify({ primary: options, edge: options }))
+  await writeFile(
+    file,
+    JSON.stringify({ primary: { internal: { port: 0 }, ...options }, edge: options }),
+  )
   return file
 }
 

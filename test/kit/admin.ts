@@ -12,6 +12,7 @@ import { createLabelService } from '../../primary/catalog/labels.ts'
 import { createEnrolment } from '../../primary/edges/enrolment.ts'
 import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-keys.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
+import { createExecutionService } from '../../primary/replication/executions.ts'
 import { addRooms, type Rooms } from '../../primary/server.ts'
 import { createAccounts } from '../../primary/store/accounts.ts'
 import { createArtifacts } from '../../primary/store/artifacts.ts'
@@ -19,11 +20,16 @@ import { createAudit } from '../../primary/store/audit.ts'
 import { createCatalog } from '../../primary/store/catalog.ts'
 import type { Records } from '../../primary/store/database.ts'
 import { createEdges } from '../../primary/store/edges.ts'
+import { createExecutions } from '../../primary/store/executions.ts'
 import { createJoinTokens } from '../../primary/store/join-tokens.ts'
 import { createLabels } from '../../primary/store/labels.ts'
 import { createMembers } from '../../primary/store/members.ts'
+import { createPolicies } from '../../primary/store/policies.ts'
 import { createProjects } from '../../primary/store/projects.ts'
+import { createRegistries } from '../../primary/store/registries.ts'
 import { createRobots } from '../../primary/store/robots.ts'
+import { createRoster } from '../../primary/store/roster.ts'
+import { createSelections } from '../../primary/store/selections.ts'
 import { createAuthenticate } from '../../primary/tokens/authenticate.ts'
 import { createIssue } from '../../primary/tokens/issue.ts'
 import { createRefresh, refreshAudience } from '../../primary/tokens/refresh.ts'
@@ -119,6 +125,10 @@ export async function startAdmin(
     service: 'outport',
   })
   const joinTokens = createJoinTokens(records)
+  const registries = createRegistries(records)
+  const policies = createPolicies(records)
+  const executionList = createExecutions(records)
+  const roster = createRoster(records)
   const logKeys = lazyKeys(records)
   const bootstrap = createBootstrap({ accounts, projects, edges, passwords, now })
   await bootstrap.ensureAdmin({ password: () => adminPassword })
@@ -127,7 +137,7 @@ export async function startAdmin(
   const rooms: Rooms = {
     guard,
     registry: noRegistry,
-    tokens: { issue, refresh, logIns, keys, trust: logKeys.trust },
+    tokens: { issue, refresh, logIns, keys, trust: logKeys.trust, internalUrl: () => '' },
     accounts: {
       users: createUsers({ accounts, passwords, now }),
       robots: createRobotAccounts({ robots, projects, passwords, guard, now }),
@@ -156,10 +166,31 @@ export async function startAdmin(
       joinTokens,
       enrolment: createEnrolment({
         tokens: joinTokens,
+        edges,
+        passwords,
         keys: logKeys,
         limit: createLogInLimit(rate),
         now,
       }),
+      projects,
+      now,
+    },
+    replication: {
+      registries,
+      policies,
+      roster,
+      executions: createExecutionService({
+        registries,
+        policies,
+        executions: executionList,
+        selections: createSelections(records),
+        roster,
+        // Runs wait: nobody takes jobs here.
+        jobs: { send: () => Promise.resolve(), work: () => Promise.resolve() },
+        plannerOf: () => undefined,
+        now,
+      }),
+      executionList,
       projects,
       now,
     },

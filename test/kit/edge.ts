@@ -122,6 +122,8 @@ function configOf(
       data,
       edge: {
         metrics: { port: 0 },
+        // Most tests are about what an edge does that nobody tells anything.
+        follow: false,
         listeners: [
           { name: 'edge', port: 0, default: 'primary', ping: 'challenge' },
           { name: 'mirror', port: 0, default: 'docker.io', ping: 'open' },

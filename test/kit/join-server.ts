@@ -58,8 +58,13 @@ export function createTestRoot(id = 'root'): TestRoot {
 }
 
 /** A list of trusted keys, as the root signs it. */
-export function signTrustList({ trusted, privateKey }: TestRoot, ca: readonly string[]): Envelope {
-  const list: TrustList = { version: 1, issuer: 'test', epoch: 1, root: trusted, log: [], ca }
+export function signTrustList(
+  { trusted, privateKey }: TestRoot,
+  ca: readonly string[],
+  said: Partial<TrustList> = {},
+): Envelope {
+  const base: TrustList = { version: 1, issuer: 'test', epoch: 1, root: trusted, log: [], ca }
+  const list = { ...base, ...said }
   return signStatement(statementTypes.trust, list, { kid: trusted.id, privateKey })
 }
 

@@ -2,8 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
+import { startJobs } from '../../primary/jobs/jobs.ts'
 import { migrate, openDatabase, type DatabaseAddress } from '../../primary/store/database.ts'
 import { startEmbeddedPostgres } from '../../primary/store/embedded-postgres.ts'
+import { createLogger } from '../../shared/observability/log.ts'
 
 /** The socket folder's address, as one environment variable: set by the global setup for all test processes. */
 export const serverVariable = 'OUTPORT_TEST_POSTGRES'
@@ -25,6 +27,9 @@ export async function startTestServer(): Promise<TestServer> {
   await command(address, `CREATE DATABASE ${template}`)
   const database = await openDatabase({ address: { ...address, database: template }, poolSize: 2 })
   await migrate(database.records)
+  // Makes the queue's own tables.
+  const jobs = await startJobs({ database, log: createLogger({ level: 'error' }) })
+  await jobs.stop()
   await database.close()
   return {
     address,

@@ -68,6 +68,7 @@ export async function startTestPrimary(options: TestPrimaryOptions = {}): Promis
   const admin = { username: 'admin', password: 'Admin-12345' }
   let config = configOf(data, {
     listeners: [{ port: 0 }],
+    internal: { port: 0 },
     metrics: { port: 0 },
     database: {
       url: `postgres://${user}:${password}@/${name}?host=${encodeURIComponent(socketFolder)}`,

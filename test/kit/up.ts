@@ -73,7 +73,12 @@ export async function startTestUp(
   const configFile = join(folder, 'outport.yaml')
   // JSON is YAML. A chosen file means chosen ports for the metrics too.
   const metrics = { metrics: { port: 0 } }
-  await writeFile(configFile, JSON.stringify(mergeOf({ primary: metrics, edge: metrics }, config)))
+  await writeFile(
+    configFile,
+    JSON.stringify(
+      mergeOf({ primary: { internal: { port: 0 }, ...metrics }, edge: metrics }, config),
+    ),
+  )
   const admin = { username: 'admin', password: `Up-1-${randomBytes(12).toString('hex')}` }
   const programs: Program[] = []
   const ends: (() => unknown)[] = []

@@ -29,6 +29,7 @@ function configOf(data: string, primary: Readonly<Record<string, unknown>> = {})
       data: join(data, 'data'),
       primary: {
         listeners: [{ port: 0 }],
+        internal: { port: 0 },
         metrics: { port: 0 },
         admin_password: admin.password,
         ...primary,

@@ -47,6 +47,7 @@ function createDeps(
   const logins: RelayedLogin[] = []
   return {
     logins,
+    isRevoked: () => false,
     isOpen: (upstream) => upstream === 'docker.io',
     decisions: 100,
     decisionTtlMs: 60_000,

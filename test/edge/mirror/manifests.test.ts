@@ -44,6 +44,7 @@ function manifestsOf(
       negativeTtlMs: 0,
       rateBudget: 0,
     }),
+    stated: { tag: () => undefined, isDenied: () => false, take: () => Promise.resolve() },
     onStale: () => undefined,
     onTagMoved: () => undefined,
     onFetched: () => undefined,

@@ -25,6 +25,8 @@ function createStand(rules: Partial<TagRules> = {}) {
   const tags = createTags({
     rules: () => ({ mayRefresh: true, ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
     find: () => state.entry,
+    stated: () => undefined,
+    hold: () => Promise.resolve(state.held),
     async ask() {
       const answer = Promise.withResolvers<Digest | undefined>()
       asked.push(answer)

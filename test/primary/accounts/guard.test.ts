@@ -280,6 +280,14 @@ const table: Readonly<Record<string, readonly Row[]>> = {
       answers: [400],
     },
   ],
+  'POST /edges/renew': [
+    {
+      path: '/edges/renew',
+      may: everybody,
+      body: { id: 'none', secret: 'none', publicKey: 'none', proof: '' },
+      answers: [400],
+    },
+  ],
   'GET /edges/tokens': [{ path: '/edges/tokens', may: 'sysadmin' }],
   'POST /edges/tokens': [
     {
@@ -299,6 +307,72 @@ const table: Readonly<Record<string, readonly Row[]>> = {
   ],
   'POST /edges/:edge_id/resume': [{ path: '/edges/none/resume', may: 'sysadmin', answers: [404] }],
   'DELETE /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
+  'GET /registries': [{ path: '/registries', may: 'sysadmin' }],
+  'POST /registries': [
+    {
+      path: '/registries',
+      may: 'sysadmin',
+      body: { name: '{name}', type: 'outport-edges', selector: {} },
+    },
+  ],
+  'POST /registries/ping': [
+    {
+      path: '/registries/ping',
+      may: 'sysadmin',
+      body: { type: 'outport-edges', selector: {} },
+    },
+  ],
+  'GET /registries/:id': [{ path: '/registries/999', may: 'sysadmin', answers: [404] }],
+  'PUT /registries/:id': [{ path: '/registries/999', may: 'sysadmin', body: {}, answers: [404] }],
+  'DELETE /registries/:id': [{ path: '/registries/999', may: 'sysadmin', answers: [404] }],
+  'GET /registries/:id/info': [{ path: '/registries/0/info', may: 'sysadmin' }],
+  'GET /registries/:id/edges': [{ path: '/registries/999/edges', may: 'sysadmin', answers: [404] }],
+  'GET /replication/adapters': [{ path: '/replication/adapters', may: 'sysadmin' }],
+  'GET /replication/adapterinfos': [{ path: '/replication/adapterinfos', may: 'sysadmin' }],
+  'GET /replication/policies': [{ path: '/replication/policies', may: 'sysadmin' }],
+  'POST /replication/policies': [
+    {
+      path: '/replication/policies',
+      may: 'sysadmin',
+      body: { name: 'rule', dest_registry: { id: 999 } },
+      answers: [400],
+    },
+  ],
+  'GET /replication/policies/:id': [
+    { path: '/replication/policies/999', may: 'sysadmin', answers: [404] },
+  ],
+  'PUT /replication/policies/:id': [
+    {
+      path: '/replication/policies/999',
+      may: 'sysadmin',
+      body: { name: 'rule', dest_registry: { id: 999 } },
+      answers: [404],
+    },
+  ],
+  'DELETE /replication/policies/:id': [
+    { path: '/replication/policies/999', may: 'sysadmin', answers: [404] },
+  ],
+  'GET /replication/executions': [{ path: '/replication/executions', may: 'sysadmin' }],
+  'POST /replication/executions': [
+    {
+      path: '/replication/executions',
+      may: 'sysadmin',
+      body: { policy_id: 999 },
+      answers: [404],
+    },
+  ],
+  'GET /replication/executions/:id': [
+    { path: '/replication/executions/999', may: 'sysadmin', answers: [404] },
+  ],
+  'PUT /replication/executions/:id': [
+    { path: '/replication/executions/999', may: 'sysadmin', answers: [404] },
+  ],
+  'GET /replication/executions/:id/tasks': [
+    { path: '/replication/executions/999/tasks', may: 'sysadmin', answers: [404] },
+  ],
+  'GET /replication/executions/:id/tasks/:task_id/log': [
+    { path: '/replication/executions/999/tasks/1/log', may: 'sysadmin', answers: [404] },
+  ],
   'GET /ping': [{ path: '/ping', may: everybody }],
   'GET /health': [{ path: '/health', may: everybody }],
   'GET /openapi.json': [{ path: '/openapi.json', may: everybody }],

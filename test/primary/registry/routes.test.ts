@@ -32,6 +32,7 @@ async function serve(t: TestContext, parts: Partial<RegistryRouteDeps>) {
     push: failing as RegistryRouteDeps['push'],
     uploads: failing as RegistryRouteDeps['uploads'],
     remove: failing as RegistryRouteDeps['remove'],
+    stateTag: () => Promise.resolve(undefined),
     sender: createBlobSender({ maxBufferBytes: 1024 * 1024 }),
     challenge: () => 'Bearer realm="x"',
     drain: { maxBytes: defaultLimits().refused_body, maxMs: defaultTimeouts().refused_body },

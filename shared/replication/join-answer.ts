@@ -1,8 +1,8 @@
 import { X509Certificate, type KeyObject } from 'node:crypto'
-import { isRecord } from '../shared/config/parse.ts'
-import type { EnrolledEdge, JoinAnswer } from '../shared/replication/enrolment.ts'
-import { StatementError, type Envelope } from '../shared/trust/statement.ts'
-import { fingerprintOf, openTrustList, type TrustedKey } from '../shared/trust/trust-list.ts'
+import { isRecord } from '../config/parse.ts'
+import type { EnrolledEdge, JoinAnswer, RenewAnswer } from './enrolment.ts'
+import { StatementError, type Envelope } from '../trust/statement.ts'
+import { fingerprintOf, openTrustList, type TrustedKey } from '../trust/trust-list.ts'
 
 /** An answer that may not be believed, or is none; the message says why, and repeats nothing secret. */
 export class JoinAnswerError extends Error {
@@ -14,18 +14,28 @@ export class JoinAnswerError extends Error {
  * @throws JoinAnswerError when it is something else
  */
 export function parseJoinAnswer(body: string): JoinAnswer {
-  const value = parseJson(body)
-  if (!isRecord(value)) throw malformed('it is no JSON object')
-  const { edge, secret, certificate, ca, root, trust } = value
-  if (!isEnrolledEdge(edge)) throw malformed('it names no edge')
+  const answer = parseRenewAnswer(body)
+  const { secret } = parseJson(body) as { readonly secret?: unknown }
   // It becomes a line of a file, and a password.
   if (typeof secret !== 'string' || !/^[!-~]{16,512}$/.test(secret))
     throw malformed('it brings no secret')
+  return { ...answer, secret }
+}
+
+/**
+ * Reads the body of an answer to a request for a new certificate.
+ * @throws JoinAnswerError when it is something else
+ */
+export function parseRenewAnswer(body: string): RenewAnswer {
+  const value = parseJson(body)
+  if (!isRecord(value)) throw malformed('it is no JSON object')
+  const { edge, certificate, ca, root, trust } = value
+  if (!isEnrolledEdge(edge)) throw malformed('it names no edge')
   if (typeof certificate !== 'string' || typeof ca !== 'string')
     throw malformed('it brings no certificate')
   if (!isTrustedKey(root)) throw malformed('it names no root')
   // Its content is believed when the root is seen to have signed it.
-  return { edge, secret, certificate, ca, root, trust: trust as Envelope }
+  return { edge, certificate, ca, root, trust: trust as Envelope }
 }
 
 interface JoinExpectations {
@@ -42,7 +52,7 @@ interface JoinExpectations {
  * @throws JoinAnswerError that says what is wrong
  */
 export function checkJoinAnswer(
-  { root, trust, ca, certificate }: JoinAnswer,
+  { root, trust, ca, certificate }: RenewAnswer,
   { fingerprint, publicKey, now }: JoinExpectations,
 ): void {
   if (fingerprintOf(root.jwk) !== fingerprint)

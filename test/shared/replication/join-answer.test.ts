@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { before, test } from 'node:test'
-import { checkJoinAnswer, JoinAnswerError, parseJoinAnswer } from '../../deploy/join-answer.ts'
-import type { JoinAnswer } from '../../shared/replication/enrolment.ts'
-import { createCa, issueEdgeCertificate, type PemPair } from '../../shared/trust/pki.ts'
-import { fingerprintOf } from '../../shared/trust/trust-list.ts'
-import { createTestRoot, signTrustList, type TestRoot } from '../kit/join-server.ts'
+import {
+  checkJoinAnswer,
+  JoinAnswerError,
+  parseJoinAnswer,
+} from '../../../shared/replication/join-answer.ts'
+import type { JoinAnswer } from '../../../shared/replication/enrolment.ts'
+import { createCa, issueEdgeCertificate, type PemPair } from '../../../shared/trust/pki.ts'
+import { fingerprintOf } from '../../../shared/trust/trust-list.ts'
+import { createTestRoot, signTrustList, type TestRoot } from '../../kit/join-server.ts'
 
 const yearMs = 365 * 86_400_000
 const now = new Date()

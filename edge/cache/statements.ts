@@ -1,0 +1,499 @@
+import { Level, type BatchOperation } from 'level'
+import { LRUCache } from 'lru-cache'
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { LogHead } from '../../shared/replication/chain.ts'
+import {
+  streamOfText,
+  type EventFact,
+  type EventStream,
+  type RosterEdge,
+  type RuleFact,
+} from '../../shared/replication/events.ts'
+import type { SnapshotLine } from '../../shared/replication/feed.ts'
+
+/** An event of a stream that this edge may read, as the log tells it. */
+export interface KnownEvent {
+  readonly seq: number
+  readonly stream: EventStream
+  /** sha256, hex. */
+  readonly bodyHash: string
+  /** When it became true, in epoch ms by the primary's clock. */
+  readonly at: number
+  readonly fact: EventFact
+}
+
+/** Where a tag points, and the event that the primary knew when it said so. */
+export interface TagStatement {
+  readonly digest: Digest
+  readonly seq: number
+}
+
+/** A manifest that a rule brings to its edges. */
+export interface Selection {
+  readonly ruleId: number
+  readonly projectId: number
+  readonly repositoryId: number
+  readonly digest: Digest
+  /** The event that said so. */
+  readonly seq: number
+  /** Whether all of it was here once. */
+  readonly isHeld: boolean
+}
+
+export interface ProjectStatement {
+  readonly name: string
+  readonly public: boolean
+}
+
+/** Where a stream's state stands. */
+interface StreamRecord {
+  /** Tells its keys from those of a state before. */
+  readonly generation: number
+  /** Its state holds all up to this event. */
+  readonly base: number
+  /** Bodies that it holds already, though they are numbered later. */
+  readonly ahead: readonly string[]
+  /** The project is gone: so is all that was said in it. */
+  readonly gone?: boolean
+}
+
+/** What a stream's state was when the primary signed it. */
+export interface StreamState {
+  readonly stream: EventStream
+  readonly seq: number
+  readonly ahead: readonly string[]
+}
+
+/** A snapshot on its way in: nothing of it is believed before `commit`. */
+export interface SnapshotWriter {
+  take(line: SnapshotLine): Promise<void>
+  /** Takes the place of whatever was known of the stream. */
+  commit(state: StreamState): Promise<void>
+}
+
+/** What the primary's log says, as far as this edge has recorded it: all of it synced, or none. */
+export interface Statements {
+  /** The log up to here is recorded; undefined before the first snapshot. */
+  readonly cursor: LogHead | undefined
+  /** When all that there was had last been recorded, in epoch ms; it survives a restart, a little late. */
+  readonly currentAt: number
+  /** Remembers that it is so now. */
+  markCurrent(at: number): void
+  streams(): readonly EventStream[]
+  knows(stream: EventStream): boolean
+  /** Whether the log said that this project is no more. */
+  isGone(projectId: number): boolean
+  project(projectId: number): ProjectStatement | undefined
+  repositoryId(projectId: number, name: string): number | undefined
+  repositoryName(projectId: number, repositoryId: number): string | undefined
+  tag(projectId: number, repositoryId: number, tag: string): TagStatement | undefined
+  hasManifest(projectId: number, repositoryId: number, digest: Digest): boolean
+  edge(edgeId: string): RosterEdge | undefined
+  /** When tokens of this subject last lost their worth, in epoch ms by the primary's clock. */
+  revokedAt(subject: string): number | undefined
+  edges(): Promise<readonly RosterEdge[]>
+  rules(): Promise<readonly RuleFact[]>
+  /** All that rules select, whichever edges they are for. */
+  selections(): AsyncIterable<Selection>
+  /** All of it is here: a tag that names it may be answered. */
+  markHeld(selection: Selection): Promise<void>
+  /** What a tag named when all of that was here last; undefined: nothing that a rule wants whole. */
+  heldTag(projectId: number, repositoryId: number, tag: string): Digest | undefined
+  /** Records events, in order, and where the log is with them. Streams that are not known are passed by. */
+  apply(events: readonly KnownEvent[], head: LogHead, revoked?: Revoked): Promise<void>
+  /** Records a tag that the primary itself stated, unless something as new is known. */
+  putTag(place: TagPlace, statement: TagStatement): Promise<void>
+  startSnapshot(stream: EventStream): SnapshotWriter
+  /** Forgets where the log was, which is no more. */
+  restart(): Promise<void>
+  /** Forgets a stream, which this edge may not read any more. */
+  drop(stream: EventStream): Promise<void>
+  close(): Promise<void>
+}
+
+/** Subjects whose tokens lost their worth, and when. */
+export type Revoked = ReadonlyMap<string, number>
+
+export interface TagPlace {
+  readonly projectId: number
+  readonly repositoryId: number
+  readonly tag: string
+}
+
+type Database = Level<string, unknown>
+type Operation = BatchOperation<Database, string, unknown>
+
+const keys = {
+  cursor: 'c!cursor',
+  current: 'c!current',
+  stream: (stream: string) => `s!${stream}`,
+  revoked: (subject: string) => `v!${subject}`,
+  /** All of a stream's state. */
+  state: (stream: string, generation: number) => `x!${stream}!${generation}!`,
+} as const
+// Behind a state's prefix. '!' is in no name, and sorts below all that is.
+const project = 'i'
+const name = (text: string) => `n!${text}`
+const repository = (id: number) => `r!${id}`
+const tagKey = (id: number, tag: string) => `t!${id}!${tag}`
+const manifest = (id: number, digest: string) => `m!${id}!${digest}`
+const edge = (id: string) => `e!${id}`
+const rule = (id: number) => `u!${id}`
+const selection = (ruleId: number, repositoryId: number, digest: string) =>
+  `z!${ruleId}!${repositoryId}!${digest}`
+const heldTag = (id: number, tag: string) => `y!${id}!${tag}`
+
+const writeEvery = 1000
+/** Records that are held in memory: a tag that is asked for needs three. */
+const hotRecords = 30_000
+/** Longer than any token lives. */
+const revokedForMs = 25 * 3_600_000
+/** How much later than it was a restart may believe that all was known. */
+const currentEveryMs = 5000
+
+/**
+ * Opens what is recorded, or begins anew.
+ * @throws when the folder is damaged or another process holds it
+ */
+export async function openStatements(folder: string): Promise<Statements> {
+  const level: Database = new Level(folder, { valueEncoding: 'json' })
+  await level.open()
+  let cursor = readCursor(level.getSync(keys.cursor))
+  let currentAt = Number(level.getSync(keys.current) ?? 0)
+  let writtenAt = currentAt
+  const records = new Map<EventStream, StreamRecord>()
+  for await (const [key, value] of level.iterator({ gt: 's!', lt: 's"' })) {
+    const stream = streamOfText(key.slice('s!'.length))
+    if (stream !== undefined) records.set(stream, value as StreamRecord)
+  }
+  const revocations = new Map<string, number>()
+  for await (const [key, value] of level.iterator({ gt: 'v!', lt: 'v"' }))
+    revocations.set(key.slice('v!'.length), value as number)
+  let generations = Math.max(0, ...[...records.values()].map(({ generation }) => generation))
+
+  const hot = new LRUCache<string, { readonly value: unknown }>({ max: hotRecords })
+  const projectStream = (projectId: number): EventStream => `project:${projectId}`
+  const prefixOf = (stream: EventStream): string | undefined => {
+    const record = records.get(stream)
+    return record && keys.state(stream, record.generation)
+  }
+  const read = (stream: EventStream, key: string): unknown => {
+    const prefix = prefixOf(stream)
+    if (prefix === undefined) return undefined
+    const known = hot.get(prefix + key)
+    if (known !== undefined) return known.value
+    const value: unknown = level.getSync(prefix + key)
+    hot.set(prefix + key, { value })
+    return value
+  }
+  const list = async <Value>(stream: EventStream, kind: string): Promise<readonly Value[]> => {
+    const prefix = prefixOf(stream)
+    if (prefix === undefined) return []
+    const range = { gt: `${prefix}${kind}!`, lt: `${prefix}${kind}"` }
+    return (await level.values(range).all()) as readonly Value[]
+  }
+  /** What a crash leaves of a state that is no more is removed by the next one that takes its place. */
+  const clear = (prefix: string): Promise<void> =>
+    level.clear({ gt: prefix, lt: `${prefix.slice(0, -1)}"` })
+  const clearOthers = async (stream: EventStream): Promise<void> => {
+    const prefix = prefixOf(stream)
+    const all = `x!${stream}!`
+    await level.clear({ gt: all, lt: prefix ?? `x!${stream}"` })
+    if (prefix !== undefined)
+      await level.clear({ gt: `${prefix.slice(0, -1)}"`, lt: `x!${stream}"` })
+  }
+
+  /** Only one writes at a time: the feed, a snapshot's end, a stated tag. */
+  let writing: Promise<unknown> = Promise.resolve()
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const mine = writing.then(work)
+    writing = mine.catch(ignore)
+    return mine
+  }
+
+  const applyNow = async (
+    events: readonly KnownEvent[],
+    { head, revoked }: { readonly head: LogHead; readonly revoked: Revoked },
+  ): Promise<void> => {
+    const operations: Operation[] = []
+    for (const [subject, at] of revoked)
+      operations.push({ type: 'put', key: keys.revoked(subject), value: at })
+    for (const [subject, at] of revocations)
+      if (at < Date.now() - revokedForMs && !revoked.has(subject)) {
+        operations.push({ type: 'del', key: keys.revoked(subject) })
+        revocations.delete(subject)
+      }
+    // Facts of one batch may be about one another.
+    const changed = new Map<string, unknown>()
+    const changedRecords = new Map<EventStream, StreamRecord>()
+    for (const event of events) {
+      const record = changedRecords.get(event.stream) ?? records.get(event.stream)
+      if (record === undefined || event.seq <= record.base) continue
+      if (record.ahead.includes(event.bodyHash)) {
+        const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
+        changedRecords.set(event.stream, { ...record, ahead })
+        continue
+      }
+      const prefix = keys.state(event.stream, record.generation)
+      const put = (key: string, value: unknown): void => {
+        changed.set(prefix + key, value)
+        operations.push({ type: 'put', key: prefix + key, value })
+      }
+      const remove = (key: string): void => {
+        changed.set(prefix + key, undefined)
+        operations.push({ type: 'del', key: prefix + key })
+      }
+      const now = (key: string): unknown =>
+        changed.has(prefix + key) ? changed.get(prefix + key) : level.getSync(prefix + key)
+      const removeAll = async (kind: string): Promise<void> => {
+        const begin = `${prefix}${kind}!`
+        for (const key of changed.keys())
+          if (key.startsWith(begin)) remove(key.slice(prefix.length))
+        const range = { gt: begin, lt: `${prefix}${kind}"` }
+        for await (const key of level.keys(range)) remove(key.slice(prefix.length))
+      }
+      const { fact, seq } = event
+      switch (fact.type) {
+        case 'project':
+          put(project, { name: fact.name, public: fact.public })
+          break
+        case 'project-deleted':
+          changedRecords.set(event.stream, { ...record, gone: true })
+          break
+        case 'repository':
+          put(name(fact.name), fact.repositoryId)
+          put(repository(fact.repositoryId), fact.name)
+          break
+        case 'repository-deleted':
+          if (now(name(fact.name)) === fact.repositoryId) remove(name(fact.name))
+          remove(repository(fact.repositoryId))
+          await removeAll(`t!${fact.repositoryId}`)
+          await removeAll(`m!${fact.repositoryId}`)
+          await removeAll(`y!${fact.repositoryId}`)
+          break
+        case 'manifest':
+          put(manifest(fact.repositoryId, fact.digest), seq)
+          break
+        case 'manifest-deleted':
+          remove(manifest(fact.repositoryId, fact.digest))
+          break
+        case 'tag':
+        case 'tag-deleted': {
+          const key = tagKey(fact.repositoryId, fact.tag)
+          const known = now(key) as { readonly seq: number } | undefined
+          // What the primary stated since then is newer.
+          if (known !== undefined && known.seq > seq) break
+          if (fact.type === 'tag') put(key, { digest: fact.digest, seq })
+          else remove(key)
+          break
+        }
+        case 'edge': {
+          const { type: _, ...rosterEdge } = fact
+          put(edge(fact.edgeId), rosterEdge)
+          break
+        }
+        case 'edge-deleted':
+          remove(edge(fact.edgeId))
+          break
+        case 'rule': {
+          const { type: _, ...ruleFact } = fact
+          put(rule(fact.ruleId), ruleFact)
+          break
+        }
+        case 'rule-deleted':
+          remove(rule(fact.ruleId))
+          break
+        case 'selected':
+          put(selection(fact.ruleId, fact.repositoryId, fact.digest), { seq })
+          break
+        case 'unselected':
+          remove(selection(fact.ruleId, fact.repositoryId, fact.digest))
+          break
+        default:
+        // Of others it is enough that they were told.
+      }
+    }
+    for (const [stream, value] of changedRecords)
+      operations.push({ type: 'put', key: keys.stream(stream), value })
+    operations.push({ type: 'put', key: keys.cursor, value: storedCursor(head) })
+    await level.batch(operations, { sync: true })
+    for (const { key } of operations) hot.delete(key)
+    for (const [subject, at] of revoked) revocations.set(subject, at)
+    for (const [stream, record] of changedRecords) records.set(stream, record)
+    cursor = head
+  }
+
+  return {
+    get cursor() {
+      return cursor
+    },
+    get currentAt() {
+      return currentAt
+    },
+    markCurrent(at) {
+      currentAt = at
+      if (at - writtenAt < currentEveryMs) return
+      writtenAt = at
+      level.put(keys.current, at).catch(ignore)
+    },
+    streams: () => [...records.keys()],
+    knows: (stream) => records.has(stream),
+    isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
+    project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
+    repositoryId: (projectId, text) =>
+      read(projectStream(projectId), name(text)) as number | undefined,
+    repositoryName: (projectId, id) =>
+      read(projectStream(projectId), repository(id)) as string | undefined,
+    tag(projectId, repositoryId, tag) {
+      const known = read(projectStream(projectId), tagKey(repositoryId, tag)) as
+        Partial<TagStatement> | undefined
+      return known?.digest === undefined ? undefined : (known as TagStatement)
+    },
+    hasManifest: (projectId, repositoryId, digest) =>
+      read(projectStream(projectId), manifest(repositoryId, digest)) !== undefined,
+    edge: (edgeId) => read('system', edge(edgeId)) as RosterEdge | undefined,
+    edges: () => list<RosterEdge>('system', 'e'),
+    rules: () => list<RuleFact>('system', 'u'),
+    async *selections() {
+      for (const [stream, { gone, base }] of records) {
+        const prefix = prefixOf(stream)
+        if (gone === true || prefix === undefined || stream === 'system') continue
+        const range = { gt: `${prefix}z!`, lt: `${prefix}z"` }
+        for await (const [key, value] of level.iterator(range)) {
+          const [, ruleId, repositoryId, digest] = key.slice(prefix.length).split('!')
+          const { seq, isHeld } = value as { readonly seq: number; readonly isHeld?: boolean }
+          yield {
+            ruleId: Number(ruleId),
+            projectId: Number(stream.slice('project:'.length)),
+            repositoryId: Number(repositoryId),
+            digest: digest as Digest,
+            seq: Math.max(seq, base),
+            isHeld: isHeld === true,
+          }
+        }
+      }
+    },
+    markHeld: ({ ruleId, projectId, repositoryId, digest, seq }) =>
+      inTurn(async () => {
+        const prefix = prefixOf(projectStream(projectId))
+        if (prefix === undefined) return
+        const key = prefix + selection(ruleId, repositoryId, digest)
+        // It may have been unselected meanwhile.
+        if (level.getSync(key) === undefined) return
+        const operations: Operation[] = [{ type: 'put', key, value: { seq, isHeld: true } }]
+        const tags = `${prefix}t!${repositoryId}!`
+        for await (const [tag, value] of level.iterator({
+          gt: tags,
+          lt: `${tags.slice(0, -1)}"`,
+        })) {
+          if ((value as Partial<TagStatement>).digest !== digest) continue
+          const key = prefix + heldTag(repositoryId, tag.slice(tags.length))
+          operations.push({ type: 'put', key, value: digest })
+        }
+        await level.batch(operations)
+        for (const { key } of operations) hot.delete(key)
+      }),
+    heldTag: (projectId, repositoryId, tag) =>
+      read(projectStream(projectId), heldTag(repositoryId, tag)) as Digest | undefined,
+    apply: (events, head, revoked = new Map()) => inTurn(() => applyNow(events, { head, revoked })),
+    revokedAt: (subject) => revocations.get(subject),
+    putTag: ({ projectId, repositoryId, tag }, statement) =>
+      inTurn(async () => {
+        const prefix = prefixOf(projectStream(projectId))
+        // What the log has told up to here says at least as much.
+        if (prefix === undefined || statement.seq <= (cursor?.seq ?? 0)) return
+        const key = prefix + tagKey(repositoryId, tag)
+        const known = level.getSync(key) as { readonly seq: number } | undefined
+        if (known !== undefined && known.seq >= statement.seq) return
+        await level.put(key, statement, { sync: true })
+        hot.delete(key)
+      }),
+    startSnapshot(stream) {
+      generations++
+      const generation = generations
+      const prefix = keys.state(stream, generation)
+      let waiting: Operation[] = []
+      /** What the primary itself stated of a tag after the snapshot was made. */
+      const keepNewer = async (before: string, seq: number): Promise<void> => {
+        const range = { gt: `${before}t!`, lt: `${before}t"` }
+        for await (const [key, value] of level.iterator(range))
+          if ((value as { readonly seq: number }).seq > seq)
+            waiting.push({ type: 'put', key: prefix + key.slice(before.length), value })
+      }
+      const flush = async (): Promise<void> => {
+        const taken = waiting
+        waiting = []
+        await level.batch(taken)
+      }
+      return {
+        async take(line) {
+          for (const [key, value] of entriesOf(line))
+            waiting.push({ type: 'put', key: prefix + key, value })
+          if (waiting.length >= writeEvery) await flush()
+        },
+        commit: ({ seq, ahead }) =>
+          inTurn(async () => {
+            const before = prefixOf(stream)
+            if (before !== undefined) await keepNewer(before, seq)
+            await flush()
+            const record: StreamRecord = { generation, base: seq, ahead }
+            await level.put(keys.stream(stream), record, { sync: true })
+            records.set(stream, record)
+            hot.clear()
+            await clearOthers(stream)
+          }),
+      }
+    },
+    restart: () =>
+      inTurn(async () => {
+        await level.del(keys.cursor, { sync: true })
+        cursor = undefined
+      }),
+    drop: (stream) =>
+      inTurn(async () => {
+        const prefix = prefixOf(stream)
+        await level.del(keys.stream(stream), { sync: true })
+        records.delete(stream)
+        if (prefix !== undefined) await clear(prefix)
+      }),
+    async close() {
+      await writing
+      await level.close()
+    },
+  }
+}
+
+function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
+  if ('edge' in line) return [[edge(line.edge.edgeId), line.edge]]
+  if ('ruleFact' in line) return [[rule(line.ruleFact.ruleId), line.ruleFact]]
+  if ('rule' in line) return [[selection(line.rule, line.repository, line.selected), { seq: 0 }]]
+  if ('project' in line) return [[project, { name: line.project, public: line.public }]]
+  if ('name' in line)
+    return [
+      [name(line.name), line.repository],
+      [repository(line.repository), line.name],
+    ]
+  if ('tag' in line) return [[tagKey(line.repository, line.tag), { digest: line.digest, seq: 0 }]]
+  return [[manifest(line.repository, line.manifest), 0]]
+}
+
+interface StoredCursor {
+  readonly epoch: number
+  readonly seq: number
+  /** Hex. */
+  readonly hash: string
+}
+
+function storedCursor({ epoch, seq, hash }: LogHead): StoredCursor {
+  return { epoch, seq, hash: hash.toString('hex') }
+}
+
+function readCursor(value: unknown): LogHead | undefined {
+  if (value === undefined) return undefined
+  const { epoch, seq, hash } = value as StoredCursor
+  return { epoch, seq, hash: Buffer.from(hash, 'hex') }
+}
+
+function ignore(): void {
+  // Whoever wrote was told.
+}

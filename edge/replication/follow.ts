@@ -1,0 +1,361 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseJson } from '../../shared/auth/json.ts'
+import type { Logger } from '../../shared/observability/log.ts'
+import { createChainReader, type LogHead } from '../../shared/replication/chain.ts'
+import { streamOfText, type EventBody, type EventStream } from '../../shared/replication/events.ts'
+import { maxLineBytes, type FeedLine } from '../../shared/replication/feed.ts'
+import type { EdgeReport, Lease } from '../../shared/replication/lease.ts'
+import {
+  openStatement,
+  StatementError,
+  statementTypes,
+  type Envelope,
+} from '../../shared/trust/statement.ts'
+import { publicKeyOf, type TrustList } from '../../shared/trust/trust-list.ts'
+import type { AskPrimary } from '../access/token-relay.ts'
+import type { Freshness } from './freshness.ts'
+import type { Identity } from './identity.ts'
+import {
+  LinkRefusedError,
+  openLink,
+  readLines,
+  type LinkOptions,
+  type PrimaryLink,
+} from './link.ts'
+import type { KnownEvent, Statements } from '../cache/statements.ts'
+import { createStreams, type Streams } from './streams.ts'
+
+/** What an edge says of itself with each request for a lease. */
+export interface EdgeProgress {
+  readonly heldSeq: number
+  readonly waitingBytes: number
+  readonly report: EdgeReport
+}
+
+export interface FollowDeps {
+  readonly edgeId: string
+  readonly identity: Identity
+  readonly statements: Statements
+  readonly freshness: Freshness
+  readonly ask: AskPrimary
+  readonly dial: Pick<LinkOptions, 'chooseProxy' | 'connectTimeoutMs'>
+  readonly progress: () => EdgeProgress
+  /** Told of what was recorded, in order, once it is. */
+  readonly onApplied: (events: readonly KnownEvent[]) => void
+  /** Told when a stream's whole state came, or went. */
+  readonly onStreams: () => void
+  /** Told when the primary says that this edge may not read: `undefined` when it may again. */
+  readonly onRefused: (message: string | undefined) => void
+  readonly log: Logger
+}
+
+export interface Following {
+  /** Whether the log is being read now. */
+  isConnected(): boolean
+  close(): Promise<void>
+}
+
+const longestPauseMs = 30_000
+/** A lease is renewed this often in its time. */
+const renewals = 3
+const retryMs = 2000
+
+/** Follows the primary's log for as long as it runs, however often it breaks. */
+export function startFollowing(deps: FollowDeps): Following {
+  const { log, freshness } = deps
+  const stopping = new AbortController()
+  const instance = randomUUID()
+  let connected = false
+  let lostBefore: string | undefined
+
+  const run = async (): Promise<void> => {
+    for (let failures = 0; !stopping.signal.aborted; failures++) {
+      try {
+        await followOnce({ ...deps, instance, signal: stopping.signal }, () => {
+          connected = true
+          failures = 0
+          if (lostBefore !== undefined) log.info('the events of the primary come again')
+          lostBefore = undefined
+        })
+      } catch (err) {
+        if (stopping.signal.aborted) return
+        const reason = err instanceof Error ? err.message : String(err)
+        if (err instanceof LinkRefusedError && err.status === 403) {
+          freshness.end()
+          deps.onRefused(reason)
+        }
+        // Once for each kind of trouble, not for each attempt.
+        if (reason !== lostBefore)
+          log.warn(
+            { reason },
+            'the events of the primary do not come: tags are asked for one by one',
+          )
+        lostBefore = reason
+      }
+      connected = false
+      await pause(failures, stopping.signal)
+    }
+  }
+  const running = run()
+  return {
+    isConnected: () => connected,
+    async close() {
+      stopping.abort()
+      await running
+    },
+  }
+}
+
+/** The first attempt is at once, the later ones jitter. */
+async function pause(failures: number, signal: AbortSignal): Promise<void> {
+  if (failures === 0) return
+  const most = Math.min(longestPauseMs, 250 * 2 ** Math.min(failures, 10))
+  await delay(Math.random() * most, undefined, { signal }).catch(ignore)
+}
+
+interface Session extends FollowDeps {
+  readonly instance: string
+  readonly signal: AbortSignal
+}
+
+/** One connection, from its beginning to what ends it, which is thrown. */
+async function followOnce(deps: Session, onConnected: () => void): Promise<void> {
+  const own = await deps.identity.current()
+  const { url, envelope } = await askForTrust(deps.ask)
+  let trust = await deps.identity.take(envelope)
+  const controller = new AbortController()
+  const signal = AbortSignal.any([deps.signal, controller.signal])
+  const identity = { ...own, ca: trust.ca, trust }
+  const link = openLink({ url, identity, instance: deps.instance, ...deps.dial })
+  try {
+    const keyOf = (kid: string) => keysOf(trust).get(kid)
+    const streams = createStreams({
+      statements: deps.statements,
+      link,
+      keyOf,
+      signal,
+      onChanged: deps.onStreams,
+      onFailed: (stream, err) => {
+        deps.log.warn({ stream, err }, 'the state of a stream could not be fetched')
+        controller.abort(err)
+      },
+    })
+    const lease = createLeaseRenewal({ ...deps, link, keyOf, streams, signal })
+    await beginIfNew(deps, { streams, lease })
+    deps.onRefused(undefined)
+    const leases = lease.keep()
+    leases.catch((error: unknown) => controller.abort(error))
+    await readFeed(
+      {
+        ...deps,
+        link,
+        streams,
+        signal,
+        keyOf,
+        onOwnChange: lease.hurry,
+        mayRead: lease.lists,
+      },
+      {
+        onConnected,
+        takeTrust: async (list) => {
+          trust = await deps.identity.take(list)
+        },
+      },
+    )
+  } catch (error) {
+    throw signal.aborted && signal.reason instanceof Error ? signal.reason : error
+  } finally {
+    controller.abort(new Error('the connection is over'))
+    await link.close()
+  }
+}
+
+/** Where the primary's internal listener is, and whom its root trusts now: its root signed the latter. */
+async function askForTrust(ask: AskPrimary): Promise<{ url: URL; envelope: Envelope }> {
+  const { status, body } = await ask('/service/trust', {})
+  const answer = status === 200 ? parseJson(body) : undefined
+  const { list, internal_url: internal } = (answer ?? {}) as {
+    readonly list?: Envelope
+    readonly internal_url?: unknown
+  }
+  const url = typeof internal === 'string' ? URL.parse(internal) : null
+  if (list === undefined || url === null || url.protocol !== 'https:')
+    throw new Error('the primary does not say where its events are')
+  return { url, envelope: list }
+}
+
+function keysOf({ log }: TrustList) {
+  return new Map(log.map((key) => [key.id, publicKeyOf(key)]))
+}
+
+/** Takes snapshots where nothing is recorded yet, or what is recorded is of a log that is no more. */
+async function beginIfNew(
+  { statements }: Session,
+  { streams, lease }: { readonly streams: Streams; readonly lease: LeaseRenewal },
+): Promise<void> {
+  const listed = await lease.renew()
+  if (statements.cursor === undefined) await streams.begin('system')
+  await streams.settle(listed)
+}
+
+interface FeedSession extends Session {
+  readonly link: PrimaryLink
+  readonly streams: Streams
+  readonly keyOf: Parameters<typeof createChainReader>[1]
+  readonly onOwnChange: () => void
+  /** Whether the last lease lists a stream. */
+  readonly mayRead: (stream: EventStream) => boolean
+}
+
+async function readFeed(
+  deps: FeedSession,
+  {
+    onConnected,
+    takeTrust,
+  }: {
+    readonly onConnected: () => void
+    readonly takeTrust: (list: Envelope) => Promise<void>
+  },
+): Promise<void> {
+  const { statements, streams, freshness } = deps
+  const from = statements.cursor
+  if (from === undefined) throw new Error('there is no place to go on from')
+  const body = await openFeed(deps, from)
+  const chain = createChainReader(from, deps.keyOf)
+  let events: KnownEvent[] = []
+  freshness.reached(from)
+  onConnected()
+  try {
+    for await (const text of readLines(body, maxLineBytes)) {
+      const line = JSON.parse(text) as FeedLine
+      if ('trust' in line) await takeTrust(line.trust)
+      else if ('seq' in line) {
+        chain.take(line, line.body)
+        const event = eventOf(line)
+        if (event === undefined) refuseWithheld(line, deps)
+        else events.push(event)
+      } else if ('head' in line) {
+        chain.close(line.head)
+        const batch = events
+        events = []
+        await streams.apply(batch, chain.head)
+        freshness.reached(chain.head)
+        deps.onApplied(batch)
+        if (batch.some(({ fact }) => isOwn(fact, deps.edgeId))) deps.onOwnChange()
+      }
+    }
+    throw new Error('the primary ended the feed')
+  } finally {
+    body.cancel()
+  }
+}
+
+/** A log that does not reach back to where this edge is, or is another one: it begins again by snapshots. */
+async function openFeed({ link, statements, signal }: FeedSession, from: LogHead) {
+  try {
+    return await link.feed(from, signal)
+  } catch (error) {
+    if (!(error instanceof LinkRefusedError) || error.status !== 409) throw error
+    for (const stream of statements.streams()) await statements.drop(stream)
+    await statements.restart()
+    throw new Error('the log does not reach back to where this edge was: it takes snapshots', {
+      cause: error,
+    })
+  }
+}
+
+/**
+ * A body may be left out of streams that this edge may not read, or does not read any more.
+ * @throws StatementError for any other: who leaves one out hides a block, or a tag that moved
+ */
+function refuseWithheld(
+  { seq, stream: text }: { readonly seq: number; readonly stream: string },
+  { statements, edgeId, mayRead }: FeedSession,
+): void {
+  const stream = streamOfText(text)
+  if (stream === undefined || !statements.knows(stream) || !mayRead(stream)) return
+  const scope = statements.edge(edgeId)?.scope ?? []
+  const isInScope =
+    stream === 'system' || scope === '*' || scope.includes(Number(stream.slice('project:'.length)))
+  if (isInScope) throw new StatementError(`the body of event ${seq} was left out`)
+}
+
+function eventOf(line: Extract<FeedLine, { readonly seq: number }>): KnownEvent | undefined {
+  const { seq, stream: text, bodyHash, body } = line
+  const stream = streamOfText(text)
+  if (body === undefined || stream === undefined) return undefined
+  const { fact, at } = JSON.parse(body) as EventBody
+  return { seq, stream, bodyHash, at: Date.parse(at), fact }
+}
+
+function isOwn(fact: EventBody['fact'], edgeId: string): boolean {
+  return fact.type === 'edge' && fact.edgeId === edgeId
+}
+
+interface LeaseRenewal {
+  /** @returns the streams that this edge may read */
+  renew(): Promise<readonly EventStream[]>
+  /** Renews it for as long as the connection lasts; rejects when that is over. */
+  keep(): Promise<never>
+  /** What this edge may do has changed: it asks again at once. */
+  hurry(): void
+  /** Whether the last lease lists a stream. */
+  lists(stream: EventStream): boolean
+}
+
+interface LeaseSession extends Session {
+  readonly link: PrimaryLink
+  readonly keyOf: Parameters<typeof createChainReader>[1]
+  readonly streams: Streams
+}
+
+function createLeaseRenewal(deps: LeaseSession): LeaseRenewal {
+  const { link, freshness, statements, keyOf, signal, edgeId } = deps
+  let hurried: (() => void) | undefined
+  let leaseMs = retryMs * renewals
+  let listed: ReadonlySet<EventStream> = new Set()
+
+  const renew = async (): Promise<readonly EventStream[]> => {
+    const nonce = randomBytes(16).toString('base64url')
+    const { epoch, seq } = statements.cursor ?? { epoch: 1, seq: 0 }
+    const asked = freshness.ask()
+    const answer = await link.lease({ nonce, applied: { epoch, seq }, ...deps.progress() })
+    const lease = openStatement(statementTypes.lease, answer, keyOf) as Lease
+    if (lease.nonce !== nonce || lease.edgeId !== edgeId)
+      throw new StatementError('the lease answers another request')
+    freshness.grant(asked, lease.head, lease.leaseMs)
+    if (freshness.isFresh()) statements.markCurrent(asked.wall)
+    leaseMs = lease.leaseMs
+    const streams = lease.streams.map(streamOfText).filter((stream) => stream !== undefined)
+    listed = new Set(streams)
+    return streams
+  }
+  return {
+    renew,
+    async keep() {
+      let waitMs = leaseMs / renewals
+      for (;;) {
+        const turn = new AbortController()
+        hurried = () => turn.abort()
+        const woken = AbortSignal.any([signal, turn.signal])
+        await delay(waitMs, undefined, { signal: woken }).catch(ignore)
+        signal.throwIfAborted()
+        try {
+          await deps.streams.settle(await renew())
+          waitMs = leaseMs / renewals
+        } catch (error) {
+          // Cut off, or a lie: what is known stands until the lease is over.
+          if (error instanceof LinkRefusedError || error instanceof StatementError) throw error
+          waitMs = retryMs
+        }
+      }
+    },
+    hurry: () => hurried?.(),
+    lists: (stream) => listed.has(stream),
+  }
+}
+
+function ignore(): void {
+  // It was aborted.
+}

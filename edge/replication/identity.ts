@@ -1,0 +1,165 @@
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPair,
+  X509Certificate,
+  type KeyObject,
+} from 'node:crypto'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { parseJson } from '../../shared/auth/json.ts'
+import { writeFileAtomic } from '../../shared/files/atomic-write.ts'
+import { makePrivateFolder } from '../../shared/files/folder.ts'
+import { readSmallFile } from '../../shared/files/read-file.ts'
+import { parseErrors } from '../../shared/oci/errors.ts'
+import { proveKey, renewPath, type RenewRequest } from '../../shared/replication/enrolment.ts'
+import { identityFiles } from '../../shared/replication/identity-files.ts'
+import { checkJoinAnswer, parseRenewAnswer } from '../../shared/replication/join-answer.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
+import {
+  fingerprintOf,
+  openTrustList,
+  publicKeyOf,
+  type TrustedKey,
+  type TrustList,
+} from '../../shared/trust/trust-list.ts'
+import type { PrimaryAnswer } from '../access/token-relay.ts'
+
+const generateKey = promisify(generateKeyPair)
+
+/** By what this edge proves who it is, and whom it believes: PEM. */
+export interface OwnIdentity {
+  readonly key: string
+  readonly certificate: string
+  /** The CAs of the edges' own certificates. */
+  readonly ca: readonly string[]
+  readonly trust: TrustList
+}
+
+export interface Identity {
+  /**
+   * The identity, with a certificate that counts: a new one is asked for where there is none, or it is a third through.
+   * @throws Error that says why there is none
+   */
+  current(): Promise<OwnIdentity>
+  /** A key that signs the log, as far as is known yet. */
+  logKey(kid: string): KeyObject | undefined
+  /**
+   * Believes a list of trusted keys that the root has signed, and keeps it.
+   * @throws StatementError when it may not be believed
+   */
+  take(envelope: Envelope): Promise<TrustList>
+}
+
+export interface IdentityDeps {
+  /** Of its own: the one that `outport edge join` made, or one that is made for an edge of the configuration. */
+  readonly folder: string
+  readonly edge: { readonly id: string; readonly secret: string }
+  readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
+  readonly now: () => Date
+}
+
+/** Of its 90 days it has been used for 30. */
+const renewBeforeMs = 60 * 86_400_000
+
+interface Kept {
+  readonly key: string
+  readonly certificate: string | undefined
+  readonly root: TrustedKey | undefined
+  readonly list: TrustList | undefined
+}
+
+/** Who this edge is: a key that never leaves it, a certificate for it, and the root that it believes. */
+export function createIdentity({ folder, edge, post, now }: IdentityDeps): Identity {
+  let kept: Kept | undefined
+  const path = (file: string) => join(folder, file)
+  const write = (file: string, text: string) => writeFileAtomic(path(file), text, { mode: 0o600 })
+  const text = async (file: string) => (await readSmallFile(path(file)))?.toString('utf8')
+
+  const read = async (): Promise<Kept> => {
+    await makePrivateFolder(folder)
+    let key = await text(identityFiles.key)
+    if (key === undefined) {
+      const { privateKey } = await generateKey('rsa', { modulusLength: 2048 })
+      key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+      await write(identityFiles.key, key)
+    }
+    const trust = parseJson((await text(identityFiles.trust)) ?? '') as
+      { readonly root: TrustedKey; readonly list: Envelope } | undefined
+    return {
+      key,
+      certificate: await text(identityFiles.certificate),
+      root: trust?.root,
+      list: trust && openTrustList(trust.list, { root: trust.root }),
+    }
+  }
+
+  const keepTrust = async (
+    root: TrustedKey,
+    envelope: Envelope,
+    list: TrustList,
+  ): Promise<void> => {
+    await write(identityFiles.trust, `${JSON.stringify({ root, list: envelope }, undefined, 2)}\n`)
+    kept = { ...(kept ?? (await read())), root, list }
+  }
+
+  const renew = async ({ key, root: known }: Kept): Promise<void> => {
+    const privateKey = createPrivateKey(key)
+    const ownKey = createPublicKey(privateKey)
+    const publicKey = ownKey.export({ type: 'spki', format: 'pem' }).toString()
+    const { id, secret } = edge
+    const proof = proveKey({ tokenId: 'renew', name: id, publicKey }, privateKey)
+    const request: RenewRequest = { id, secret, publicKey, proof }
+    const { status, body } = await post(renewPath, request)
+    if (status !== 201)
+      throw new Error(
+        `the primary gives this edge no certificate: ${parseErrors(body)[0]?.message ?? status}`,
+      )
+    const answer = parseRenewAnswer(body)
+    // An edge of the configuration believes the root that it first meets where its configuration sends it.
+    const fingerprint = fingerprintOf((known ?? answer.root).jwk)
+    checkJoinAnswer(answer, { fingerprint, publicKey: ownKey, now: now() })
+    const list = openTrustList(answer.trust, { root: answer.root })
+    await write(identityFiles.edgeCa, answer.ca)
+    await write(identityFiles.certificate, answer.certificate)
+    await keepTrust(answer.root, answer.trust, list)
+    kept = await read()
+  }
+
+  return {
+    logKey(kid) {
+      const key = kept?.list?.log.find(({ id }) => id === kid)
+      return key && publicKeyOf(key)
+    },
+    async current() {
+      kept ??= await read()
+      const before = leftMs(kept.certificate, now())
+      if (before < renewBeforeMs || kept.list === undefined) {
+        try {
+          await renew(kept)
+        } catch (error) {
+          // One that still counts is tried again with the next connection.
+          if (before <= 0 || kept.list === undefined) throw error
+        }
+      }
+      const { key, certificate, list } = kept
+      if (certificate === undefined || list === undefined)
+        throw new Error('this edge has no certificate')
+      return { key, certificate, ca: list.ca, trust: list }
+    },
+    async take(envelope) {
+      kept ??= await read()
+      const { root, list } = kept
+      if (root === undefined) throw new Error('this edge knows no root yet')
+      const fresh = openTrustList(envelope, { root, after: list?.version, issuer: list?.issuer })
+      if (fresh.version !== list?.version) await keepTrust(fresh.root, envelope, fresh)
+      return fresh
+    },
+  }
+}
+
+/** How long a certificate still counts; nothing without one. */
+function leftMs(certificate: string | undefined, now: Date): number {
+  if (certificate === undefined) return 0
+  return new X509Certificate(certificate).validToDate.getTime() - now.getTime()
+}

@@ -1,0 +1,114 @@
+import { join } from 'node:path'
+import { isThere } from '../../shared/files/folder.ts'
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { Logger } from '../../shared/observability/log.ts'
+import type { AskPrimary, PrimaryAnswer } from '../access/token-relay.ts'
+import { startFollowing, type FollowDeps, type Following } from './follow.ts'
+import { createFreshness, type Freshness } from './freshness.ts'
+import { createIdentity, type Identity } from './identity.ts'
+import { createStated, type Stated } from './stated.ts'
+import { createWanted, type Wanted, type WantedDeps, type WantedProgress } from './wanted.ts'
+import { openOrRemake } from '../cache/open.ts'
+import { openStatements, type Statements } from '../cache/statements.ts'
+
+/** What the primary's log says, as far as this edge has recorded it, and how it goes on. */
+export interface PrimaryLog {
+  readonly statements: Statements
+  readonly freshness: Freshness
+  readonly stated: Stated
+  isConnected(): boolean
+  /** Begins to fetch what rules bring; resolves when all that was recorded of it is known. */
+  bring(deps: BringDeps): Promise<void>
+  /** All that rules bring. */
+  roots(): readonly Digest[]
+  progress(): WantedProgress
+  /** Begins to follow. */
+  follow(deps: FollowLogDeps): void
+  close(): Promise<void>
+}
+
+export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements'>
+
+export interface FollowLogDeps extends Pick<FollowDeps, 'dial' | 'progress' | 'onRefused'> {
+  readonly edge: { readonly id: string; readonly secret: string }
+  readonly ask: AskPrimary
+  readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
+}
+
+export interface PrimaryLogOptions {
+  /** The edge's own folder. */
+  readonly folder: string
+  /** The primary's id in the table of upstreams. */
+  readonly upstream: string
+  readonly log: Logger
+}
+
+/** Opens what is recorded; all of it is fetched again if that is damaged. */
+export async function openPrimaryLog({
+  folder,
+  upstream,
+  log,
+}: PrimaryLogOptions): Promise<PrimaryLog> {
+  const statements = await openOrRemake(join(folder, 'log'), {
+    open: openStatements,
+    onDamaged: (err) =>
+      log.warn({ err }, "the record of the primary's log is damaged: it is fetched again"),
+  })
+  const freshness = createFreshness({ wall: Date.now, steady: () => performance.now() })
+  let following: Following | undefined
+  let wanted: Wanted | undefined
+  let identity: Identity | undefined
+  return {
+    statements,
+    freshness,
+    stated: createStated({
+      upstream,
+      statements,
+      freshness,
+      keyOf: (kid) => identity?.logKey(kid),
+      isIncomplete: (repositoryId, digest) => wanted?.isIncomplete(repositoryId, digest) ?? false,
+      now: Date.now,
+    }),
+    isConnected: () => following?.isConnected() === true,
+    async bring(deps) {
+      wanted = createWanted({ ...deps, upstream, statements })
+      await wanted.readAgain()
+    },
+    roots: () => wanted?.roots() ?? [],
+    progress: () =>
+      wanted?.progress() ?? {
+        heldSeq: statements.cursor?.seq ?? 0,
+        waitingBytes: 0,
+        failures: [],
+      },
+    follow({ edge, post, ...deps }) {
+      identity = createIdentity({
+        folder: identityFolder(folder),
+        edge,
+        post,
+        now: () => new Date(),
+      })
+      following = startFollowing({
+        ...deps,
+        edgeId: edge.id,
+        identity,
+        statements,
+        freshness,
+        onApplied: (events) => wanted?.applied(events),
+        onStreams: () => void wanted?.readAgain(),
+        log,
+      })
+    },
+    async close() {
+      await following?.close()
+      await wanted?.close()
+      await statements.close()
+    },
+  }
+}
+
+/** The one that `outport edge join` made, or one for an edge that the configuration names. */
+function identityFolder(folder: string): string {
+  const joined = join(folder, 'identity')
+  return isThere(joined) ? joined : join(folder, 'own-identity')
+}

@@ -1,0 +1,99 @@
+import type { KeyObject } from 'node:crypto'
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { Tag } from '../../shared/oci/reference.ts'
+import { parseSignedTag } from '../../shared/replication/signed-tag.ts'
+import { StatementError } from '../../shared/trust/statement.ts'
+import type { Origin } from '../cache/cache-index.ts'
+import type { Freshness } from './freshness.ts'
+import type { Statements } from '../cache/statements.ts'
+
+/** What the primary's log says of a tag. */
+export interface StatedTag {
+  /** Undefined: there is no such tag. */
+  readonly digest: Digest | undefined
+  /** Whether that is all that the primary has said; else it may have moved since. */
+  readonly isFresh: boolean
+  /** Whether a newer one is on its way, which a rule wants whole before it is answered. */
+  readonly isEarly: boolean
+  /** When it was so, in epoch ms. */
+  readonly currentAt: number
+  /** Milliseconds since then, beyond which it is not answered without being asked for. */
+  readonly maxStaleMs: number
+}
+
+/** What the log says of what clients ask for. */
+export interface Stated {
+  /** Undefined where the log says nothing: another upstream, or a project that is not known here. */
+  tag(origin: Origin, tag: Tag): StatedTag | undefined
+  /** Whether the log speaks against giving a manifest by its digest: it was deleted, or its project is gone. */
+  isDenied(origin: Origin, digest: Digest): boolean
+  /** Records what the primary said of a tag, where it signed when that was so; what may not be believed is passed by. */
+  take(origin: Origin, signed: string): Promise<void>
+}
+
+export interface StatedDeps {
+  /** The primary's id in the table of upstreams. */
+  readonly upstream: string
+  readonly statements: Statements
+  readonly freshness: Pick<Freshness, 'isFresh'>
+  /** A tag may not name this manifest yet: a rule says that all of it has to be here first. */
+  readonly keyOf: (kid: string) => KeyObject | undefined
+  readonly isIncomplete: (repositoryId: number, digest: Digest) => boolean
+  readonly now: () => number
+}
+
+/** Of a project that not everybody may read: DESIGN §4. */
+const privateStaleMs = 24 * 3_600_000
+
+export function createStated({
+  upstream,
+  statements,
+  freshness,
+  keyOf,
+  isIncomplete,
+  now,
+}: StatedDeps): Stated {
+  return {
+    tag({ upstream: of, repository, project: projectId }, tag) {
+      if (of !== upstream || projectId === undefined) return undefined
+      const project = statements.project(projectId)
+      const isFresh = freshness.isFresh()
+      const currentAt = isFresh ? now() : statements.currentAt
+      if (statements.isGone(projectId))
+        return { digest: undefined, isFresh: true, isEarly: false, currentAt, maxStaleMs: 0 }
+      if (project === undefined) return undefined
+      const repositoryId = statements.repositoryId(projectId, repository)
+      const said =
+        repositoryId === undefined
+          ? undefined
+          : statements.tag(projectId, repositoryId, tag)?.digest
+      const isEarly =
+        said !== undefined && repositoryId !== undefined && isIncomplete(repositoryId, said)
+      return {
+        // The image before stays until all of this one is here.
+        digest: isEarly ? statements.heldTag(projectId, repositoryId, tag) : said,
+        isFresh,
+        currentAt,
+        isEarly,
+        maxStaleMs: project.public ? Infinity : privateStaleMs,
+      }
+    },
+    async take({ upstream: of, project }, signed) {
+      if (of !== upstream) return
+      try {
+        const { projectId, repositoryId, tag, digest, epoch, seq } = parseSignedTag(signed, keyOf)
+        if (projectId !== project || epoch !== statements.cursor?.epoch) return
+        await statements.putTag({ projectId, repositoryId, tag }, { digest, seq })
+      } catch (error) {
+        if (!(error instanceof StatementError)) throw error
+      }
+    },
+    isDenied({ upstream: of, repository, project: projectId }, digest) {
+      if (of !== upstream || projectId === undefined) return false
+      if (statements.isGone(projectId)) return true
+      if (statements.project(projectId) === undefined) return false
+      const repositoryId = statements.repositoryId(projectId, repository)
+      return repositoryId === undefined || !statements.hasManifest(projectId, repositoryId, digest)
+    },
+  }
+}

@@ -1,0 +1,195 @@
+import { createHash } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
+import type { LogHead } from '../../shared/replication/chain.ts'
+import type { EventStream } from '../../shared/replication/events.ts'
+import {
+  maxLineBytes,
+  type SnapshotLine,
+  type SnapshotStatement,
+} from '../../shared/replication/feed.ts'
+import { openStatement, StatementError, statementTypes } from '../../shared/trust/statement.ts'
+import { everyone, revokedBy } from '../access/revocations.ts'
+import { readLines, type PrimaryLink } from './link.ts'
+import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
+
+export interface StreamsDeps {
+  readonly statements: Statements
+  readonly link: PrimaryLink
+  readonly keyOf: (kid: string) => KeyObject | undefined
+  readonly signal: AbortSignal
+  /** Told when a stream's whole state came, or went. */
+  readonly onChanged: () => void
+  readonly onFailed: (stream: EventStream, error: unknown) => void
+}
+
+/** Which streams this edge has, and those that are on their way. */
+export interface Streams {
+  /** Takes what one signed batch says: of streams that are on their way, it waits. */
+  apply(events: readonly KnownEvent[], head: LogHead): Promise<void>
+  /**
+   * Makes these the streams: what is missing is fetched, what is no longer listed is forgotten.
+   * @returns when all that was missing when it was called is there
+   */
+  settle(listed: readonly EventStream[]): Promise<void>
+  /** Where the log stood when the first snapshot was made; the feed goes on from there. */
+  begin(stream: EventStream): Promise<void>
+}
+
+/** A stream's snapshot is on its way; what the log says of it meanwhile. */
+interface Coming {
+  readonly queue: KnownEvent[]
+  readonly done: Promise<void>
+}
+
+/** More than this is not waited with: the snapshot is asked for again. */
+const maxQueued = 20_000
+const atOnce = 4
+
+export function createStreams({
+  statements,
+  link,
+  keyOf,
+  signal,
+  onChanged,
+  onFailed,
+}: StreamsDeps): Streams {
+  const coming = new Map<EventStream, Coming>()
+  let running = 0
+  const turns: (() => void)[] = []
+  /** Batches and the ends of snapshots come one after another. */
+  let last: Promise<unknown> = Promise.resolve()
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
+    const mine = last.then(work)
+    last = mine.catch(ignore)
+    return mine
+  }
+  const takeTurn = async (): Promise<void> => {
+    if (running >= atOnce) await new Promise<void>((resolve) => turns.push(resolve))
+    running++
+  }
+  const endTurn = (): void => {
+    running--
+    turns.shift()?.()
+  }
+
+  const fetchStream = async (stream: EventStream, after: number, queue: KnownEvent[]) => {
+    await takeTurn()
+    try {
+      const writer = statements.startSnapshot(stream)
+      const statement = await readSnapshot(await link.snapshot(stream, after, signal), {
+        stream,
+        writer,
+        keyOf,
+      })
+      if (statement.seq < after)
+        throw new StatementError(`the snapshot of ${stream} is older than what was asked for`)
+      await inTurn(async () => {
+        coming.delete(stream)
+        await writer.commit(statement)
+        const { cursor } = statements
+        if (cursor !== undefined && queue.length > 0)
+          await statements.apply(queue, cursor, revokedIn(queue))
+        onChanged()
+      })
+      return statement
+    } catch (error) {
+      coming.delete(stream)
+      throw error
+    } finally {
+      endTurn()
+    }
+  }
+  const want = (stream: EventStream, after: number): Coming => {
+    const known = coming.get(stream)
+    if (known !== undefined) return known
+    const queue: KnownEvent[] = []
+    const fetching = fetchStream(stream, after, queue)
+    const done = fetching.then(ignore, (error: unknown) => onFailed(stream, error))
+    const entry = { queue, done }
+    coming.set(stream, entry)
+    return entry
+  }
+
+  return {
+    apply: (events, head) =>
+      inTurn(async () => {
+        const known: KnownEvent[] = []
+        for (const event of events) {
+          const { stream } = event
+          // A stream that nobody told of: a project that was just made.
+          const wait = statements.knows(stream) ? coming.get(stream) : want(stream, event.seq - 1)
+          if (wait === undefined) known.push(event)
+          else if (wait.queue.length < maxQueued) wait.queue.push(event)
+          else throw new StatementError(`the snapshot of ${stream} does not come`)
+        }
+        // Whatever becomes of a stream, whose rights ended is known at once.
+        await statements.apply(known, head, revokedIn(events))
+      }),
+    async settle(listed) {
+      const all = new Set(listed)
+      for (const stream of statements.streams())
+        if (!all.has(stream)) {
+          await inTurn(() => statements.drop(stream))
+          onChanged()
+        }
+      const after = statements.cursor?.seq ?? 0
+      const missing = listed.filter((stream) => !statements.knows(stream))
+      await Promise.all(missing.map((stream) => want(stream, after).done))
+    },
+    async begin(stream) {
+      const statement = await fetchStream(stream, 0, [])
+      const { epoch, seq, hash, at } = statement
+      const head = { epoch, seq, hash: Buffer.from(hash, 'hex') }
+      // Whose rights ended before is not known: whoever has a token from then gets another one.
+      await statements.apply([], head, new Map([[everyone, at]]))
+    },
+  }
+}
+
+/** Subjects whose tokens lost their worth, and when. */
+function revokedIn(events: readonly KnownEvent[]): ReadonlyMap<string, number> {
+  const revoked = new Map<string, number>()
+  for (const { fact, at } of events) {
+    const subject = revokedBy(fact)
+    if (subject !== undefined) revoked.set(subject, at)
+  }
+  return revoked
+}
+
+/** Reads a snapshot whole. @throws StatementError when its last line does not sign all the others */
+async function readSnapshot(
+  body: Parameters<typeof readLines>[0] & { cancel(): void },
+  {
+    stream,
+    writer,
+    keyOf,
+  }: {
+    readonly stream: EventStream
+    readonly writer: SnapshotWriter
+    readonly keyOf: StreamsDeps['keyOf']
+  },
+): Promise<SnapshotStatement & { readonly stream: EventStream }> {
+  const hash = createHash('sha256')
+  try {
+    for await (const text of readLines(body, maxLineBytes)) {
+      const line = JSON.parse(text) as SnapshotLine | { readonly signed: unknown }
+      if (!('signed' in line)) {
+        hash.update(`${text}\n`)
+        await writer.take(line)
+        continue
+      }
+      const statement = openStatement(statementTypes.snapshot, line.signed, keyOf)
+      const { digest, stream: of } = statement as SnapshotStatement
+      if (of !== stream || digest !== hash.digest('hex'))
+        throw new StatementError(`the snapshot of ${stream} is not what was signed`)
+      return { ...(statement as SnapshotStatement), stream }
+    }
+    throw new StatementError(`the snapshot of ${stream} is not signed`)
+  } finally {
+    body.cancel()
+  }
+}
+
+function ignore(): void {
+  // Whoever waits for it is told.
+}

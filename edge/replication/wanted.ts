@@ -1,0 +1,310 @@
+import type { Digest } from '../../shared/oci/digest.ts'
+import type { Descriptor } from '../../shared/oci/manifest.ts'
+import type { RepositoryName } from '../../shared/oci/reference.ts'
+import type { RosterEdge, RuleFact } from '../../shared/replication/events.ts'
+import type { PrefetchFailure } from '../../shared/replication/lease.ts'
+import { parseSelector, selects } from '../../shared/replication/selector.ts'
+import type { Origin } from '../cache/cache-index.ts'
+import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
+
+/** What rules bring to this edge, and how far it is with that. */
+export interface Wanted {
+  /** Looks at all of it again: a snapshot came. @returns when it has */
+  readAgain(): Promise<void>
+  /** This was recorded. */
+  applied(events: readonly KnownEvent[]): void
+  /** A tag may not name this manifest yet: a rule says that all of it has to be here first. */
+  isIncomplete(repositoryId: number, digest: Digest): boolean
+  /** All that rules bring here. */
+  roots(): readonly Digest[]
+  progress(): WantedProgress
+  /** Resolves when nothing is being fetched. */
+  close(): Promise<void>
+}
+
+export interface WantedProgress {
+  /** Up to here all that was selected is here, or was given up on for now. */
+  readonly heldSeq: number
+  /** Of what is known to be missing. */
+  readonly waitingBytes: number
+  readonly failures: readonly PrefetchFailure[]
+}
+
+/** An image of which all that is missing is fetched. */
+export interface WantedImage {
+  readonly origin: Origin
+  readonly digest: Digest
+  /** `os/architecture[/variant]` of an index's children; empty: all. */
+  readonly platforms: readonly string[]
+}
+
+export interface WantedDeps {
+  readonly edgeId: string
+  /** The primary's id in the table of upstreams. */
+  readonly upstream: string
+  readonly statements: Statements
+  /** The parts of a manifest, fetched if it is not here. @throws SourceError, or that it does not exist */
+  readonly manifest: (origin: Origin, digest: Digest) => Promise<WantedParts>
+  /** Fetches a blob if it is not here. */
+  readonly blob: (origin: Origin, digest: Digest) => Promise<void>
+  readonly isHeld: (digest: Digest) => boolean
+  /** Keeps what rules bring from being evicted; called before a first blob comes. */
+  readonly pin: () => Promise<void>
+  /** Told of what a rule brought, once it is all here. */
+  readonly onHeld: (selection: Selection) => void
+  readonly retryMs?: number
+}
+
+export interface WantedParts {
+  readonly blobs: readonly Descriptor[]
+  readonly manifests: readonly Descriptor[]
+}
+
+const imagesAtOnce = 2
+const blobsAtOnce = 3
+/** What could not be got is tried again this much later, twice as late each time. */
+const firstRetryMs = 5000
+const longestRetryMs = 600_000
+/** After so many failures it holds nobody up: it is told of as failed, and tried on. */
+const givenUpAfter = 3
+const maxFailures = 100
+
+interface Work {
+  selection: Selection
+  readonly rule: RuleFact
+  failures: number
+  reason: string
+  missingBytes: number
+  /** Not before; steady milliseconds. */
+  dueAt: number
+  running: boolean
+}
+
+/** Fetches what the rules that select this edge bring, and tells how far that is. */
+export function createWanted(deps: WantedDeps): Wanted {
+  const { edgeId, upstream, statements } = deps
+  const stopping = new AbortController()
+  const works = new Map<string, Work>()
+  /** All that rules bring, held or not. */
+  const roots = new Map<string, Digest>()
+  let rules: ReadonlyMap<number, RuleFact> = new Map()
+  /** `repository!digest` of what a rule wants whole; made when it is asked for. */
+  let incomplete: Set<string> | undefined
+  /** Selections up to here are in `works`. */
+  let readSeq = 0
+  let again = false
+  let reading: Promise<void> | undefined
+  let timer: NodeJS.Timeout | undefined
+  const running = new Set<Promise<void>>()
+
+  const isSelected = (rule: RuleFact, me: RosterEdge): boolean =>
+    rule.enabled && selects(parseSelector(rule.selector), me)
+
+  /** @returns whether a rule brings it here */
+  const want = (selection: Selection): boolean => {
+    const rule = rules.get(selection.ruleId)
+    if (rule === undefined) return false
+    const key = keyOf(selection)
+    roots.set(key, selection.digest)
+    const isHere = selection.isHeld && deps.isHeld(selection.digest)
+    if (!isHere && !works.has(key)) works.set(key, newWork(selection, rule))
+    return true
+  }
+  /** It was selected, perhaps not for the first time: somebody wants it tried at once. */
+  const tryAgain = (selection: Selection): void => {
+    want(selection)
+    const work = works.get(keyOf(selection))
+    if (work !== undefined) Object.assign(work, { selection, failures: 0, dueAt: 0 })
+  }
+  const forget = (key: string): void => {
+    roots.delete(key)
+    works.delete(key)
+  }
+
+  const read = async (): Promise<void> => {
+    const seq = statements.cursor?.seq ?? 0
+    const me = statements.edge(edgeId)
+    rules = new Map(
+      me === undefined || me.suspended
+        ? []
+        : (await statements.rules())
+            .filter((rule) => isSelected(rule, me))
+            .map((rule) => [rule.ruleId, rule] as const),
+    )
+    const selected = new Set<string>()
+    for await (const selection of statements.selections()) {
+      if (want(selection)) selected.add(keyOf(selection))
+    }
+    for (const key of roots.keys()) if (!selected.has(key)) forget(key)
+    readSeq = Math.max(readSeq, seq)
+    incomplete = undefined
+    await deps.pin()
+    begin()
+  }
+  const readUntilStill = async (): Promise<void> => {
+    do {
+      again = false
+      await read()
+    } while (again && !stopping.signal.aborted)
+  }
+
+  const readAgain = (): Promise<void> => {
+    again = true
+    reading ??= readUntilStill()
+      .catch(() => {
+        // The disk is ill: the next change looks again.
+      })
+      .finally(() => {
+        reading = undefined
+      })
+    return reading
+  }
+
+  const begin = (): void => {
+    clearTimeout(timer)
+    if (stopping.signal.aborted) return
+    const now = performance.now()
+    for (const work of works.values()) {
+      if (running.size >= imagesAtOnce) return
+      if (work.running || work.dueAt > now) continue
+      work.running = true
+      const job: Promise<void> = fetchOne(work).finally(() => {
+        work.running = false
+        running.delete(job)
+        begin()
+      })
+      running.add(job)
+    }
+    const waiting = [...works.values()].filter((work) => !work.running)
+    if (waiting.length === 0) return
+    const next = Math.min(...waiting.map(({ dueAt }) => dueAt))
+    timer = setTimeout(begin, Math.max(10, next - performance.now())).unref()
+  }
+
+  const fetchOne = async (work: Work): Promise<void> => {
+    const { selection, rule } = work
+    try {
+      const repository = statements.repositoryName(selection.projectId, selection.repositoryId)
+      if (repository === undefined) throw new Error('its repository is gone')
+      const origin = {
+        upstream,
+        repository: repository as RepositoryName,
+        project: selection.projectId,
+      }
+      await fetchImage({ origin, digest: selection.digest, platforms: rule.platforms }, work)
+      await statements.markHeld(selection)
+      works.delete(keyOf(selection))
+      incomplete = undefined
+      deps.onHeld(selection)
+    } catch (error) {
+      if (stopping.signal.aborted) return
+      work.failures++
+      work.reason = error instanceof Error ? error.message : String(error)
+      const after = Math.min(
+        longestRetryMs,
+        (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1),
+      )
+      work.dueAt = performance.now() + after
+    }
+  }
+
+  const fetchImage = async (image: WantedImage, work: Work): Promise<void> => {
+    const { origin, digest, platforms } = image
+    const blobs = new Map<Digest, number>()
+    const collect = async (of: Digest): Promise<void> => {
+      const parts = await deps.manifest(origin, of)
+      for (const blob of parts.blobs) blobs.set(blob.digest, blob.size)
+      for (const child of parts.manifests)
+        if (isOnPlatform(child, platforms)) await collect(child.digest)
+    }
+    await collect(digest)
+    await deps.pin()
+    const missing = [...blobs].filter(([blob]) => !deps.isHeld(blob))
+    work.missingBytes = missing.reduce((sum, [, size]) => sum + size, 0)
+    const left = missing[Symbol.iterator]()
+    const fetchNext = async (): Promise<void> => {
+      for (const [blob, size] of left) {
+        stopping.signal.throwIfAborted()
+        await deps.blob(origin, blob)
+        work.missingBytes -= size
+      }
+    }
+    await Promise.all(Array.from({ length: blobsAtOnce }, fetchNext))
+    // Some were here, for other repositories: this one needs its own links.
+    for (const blob of blobs.keys()) await deps.blob(origin, blob)
+  }
+
+  return {
+    readAgain,
+    applied(events) {
+      let isOther = false
+      for (const { seq, fact } of events) {
+        if (fact.type === 'selected') tryAgain({ ...fact, seq, isHeld: false })
+        else if (fact.type === 'unselected') forget(keyOf(fact))
+        else if (fact.type === 'rule' || fact.type === 'rule-deleted') isOther = true
+        else if (fact.type === 'edge' && fact.edgeId === edgeId) isOther = true
+        else if (fact.type === 'project-deleted') isOther = true
+        else continue
+        incomplete = undefined
+      }
+      if (isOther) void readAgain()
+      else if (reading === undefined) readSeq = statements.cursor?.seq ?? 0
+      begin()
+    },
+    isIncomplete(repositoryId, digest) {
+      if (works.size === 0) return false
+      incomplete ??= new Set(
+        [...works.values()]
+          .filter(({ rule }) => rule.serve === 'complete')
+          .map(({ selection }) => `${selection.repositoryId}!${selection.digest}`),
+      )
+      return incomplete.has(`${repositoryId}!${digest}`)
+    },
+    roots: () => [...roots.values()],
+    progress() {
+      const open = [...works.values()]
+      const holding = open.filter(({ failures }) => failures < givenUpAfter)
+      const first = Math.min(...holding.map(({ selection }) => selection.seq))
+      const failures = open
+        .filter((work) => work.failures >= givenUpAfter)
+        .slice(0, maxFailures)
+        .map(({ selection, reason }) => ({
+          ruleId: selection.ruleId,
+          repositoryId: selection.repositoryId,
+          digest: selection.digest,
+          reason: reason.slice(0, 256),
+        }))
+      return {
+        heldSeq: Math.max(0, Math.min(readSeq, first - 1)),
+        waitingBytes: open.reduce((sum, { missingBytes }) => sum + missingBytes, 0),
+        failures,
+      }
+    },
+    async close() {
+      stopping.abort()
+      clearTimeout(timer)
+      await reading
+      await Promise.all(running)
+    },
+  }
+}
+
+function newWork(selection: Selection, rule: RuleFact): Work {
+  return { selection, rule, failures: 0, reason: '', missingBytes: 0, dueAt: 0, running: false }
+}
+
+function keyOf({
+  ruleId,
+  repositoryId,
+  digest,
+}: Pick<Selection, 'ruleId' | 'repositoryId' | 'digest'>): string {
+  return `${ruleId}!${repositoryId}!${digest}`
+}
+
+/** A child without a platform, or of none that anybody runs (attestations), comes along. */
+function isOnPlatform({ platform }: Descriptor, platforms: readonly string[]): boolean {
+  if (platforms.length === 0 || platform === undefined || platform.os === 'unknown') return true
+  const { os, architecture, variant } = platform
+  const name = `${os}/${architecture}`
+  return platforms.includes(name) || platforms.includes(`${name}/${variant ?? ''}`)
+}

@@ -1,0 +1,217 @@
+import type { ServerResponse } from 'node:http'
+import type { Logger } from '../../shared/observability/log.ts'
+import type { LogPlace } from '../../shared/replication/chain.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
+import { aliveMs } from '../../shared/replication/feed.ts'
+import type { Trust } from '../store/trust.ts'
+import { lineOf, type FramedBatch, type Tail } from './tail.ts'
+
+/** An edge that would be fed. */
+export interface FeedRequest {
+  readonly edge: RosterEdge
+  /** Which start of it asks. */
+  readonly instance: string
+  readonly address: string
+  /** The last event that it has. */
+  readonly from: LogPlace
+}
+
+/** Why an edge is not fed now. `behind`: the log does not reach back that far, or is another one. `busy`: later. */
+export type FeedRefusal = 'behind' | 'busy'
+
+export interface Feeds {
+  /**
+   * Feeds an edge from where it is, over this response, until either side ends it. One that the edge had before ends.
+   * @returns why not, and nothing was written
+   */
+  open(request: FeedRequest, response: ServerResponse): Promise<FeedRefusal | undefined>
+  /** The edges that are fed now. */
+  connected(): ReadonlySet<string>
+  /** Ends all of them. */
+  close(): void
+}
+
+export interface FeedsDeps {
+  readonly tail: Tail
+  readonly trust: () => Trust
+  readonly log: Logger
+  /** Told of an identity that two use by turns. */
+  readonly onClone: (edgeId: string, addresses: readonly string[]) => void
+  /** Milliseconds of a clock that never jumps. */
+  readonly now: () => number
+}
+
+interface Feed {
+  readonly edge: { readonly id: string; scope: RosterEdge['scope'] }
+  readonly response: ServerResponse
+  seq: number
+  trustVersion: number
+  /** Whether it is being written to, or waits for its socket. */
+  busy: boolean
+}
+
+/** Edges that are read from the database at once, being behind what memory holds. */
+const maxCatchUps = 16
+/** So often in so long do two starts of one identity take each other's place before that is no accident. */
+const cloneSwaps = 4
+const cloneWindowMs = 600_000
+
+/** The log as a stream to each edge: every header, and the bodies of its own streams. */
+export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feeds {
+  const feeds = new Map<string, Feed>()
+  const watchClones = createCloneWatch({ now, onClone })
+  let catchUps = 0
+
+  const end = (feed: Feed): void => {
+    if (feeds.get(feed.edge.id) === feed) feeds.delete(feed.edge.id)
+    feed.response.destroy()
+  }
+
+  /** Sends a batch, and follows what it says of the edge itself. */
+  const send = async (feed: Feed, batch: FramedBatch): Promise<boolean> => {
+    const { list, envelope } = trust()
+    const chunks: Buffer[] = []
+    if (list.version !== feed.trustVersion) chunks.push(lineOf({ trust: envelope }))
+    feed.trustVersion = list.version
+    let isOver = false
+    for (const { stream, edgeFact, header, whole } of batch.frames) {
+      chunks.push(isEntitled(feed.edge.scope, stream) ? whole : header)
+      if (edgeFact === undefined || edgeFact.edgeId !== feed.edge.id) continue
+      if (edgeFact.type === 'edge-deleted' || edgeFact.suspended) isOver = true
+      else feed.edge.scope = edgeFact.scope
+    }
+    chunks.push(batch.end)
+    await write(feed.response, chunks)
+    feed.seq = batch.lastSeq
+    return !isOver
+  }
+
+  const catchUp = async (feed: Feed): Promise<boolean> => {
+    catchUps++
+    try {
+      const batches = await tail.read(feed.seq)
+      // Trimmed meanwhile: it takes a snapshot.
+      if (batches === undefined || batches.length === 0) return false
+      for (const batch of batches) if (!(await send(feed, batch))) return false
+      return true
+    } finally {
+      catchUps--
+    }
+  }
+
+  /** Sends all that there is; the one who is writing goes on with what comes meanwhile. */
+  const pump = async (feed: Feed): Promise<void> => {
+    if (feed.busy) return
+    feed.busy = true
+    try {
+      for (;;) {
+        const batch = tail.next(feed.seq)
+        if (batch === undefined) return
+        // One that falls behind what memory holds comes back for a catch-up, by turns.
+        const goesOn = batch === 'gone' ? false : await send(feed, batch)
+        if (!goesOn) return end(feed)
+      }
+    } catch (err) {
+      log.debug({ edge: feed.edge.id, err }, 'a feed broke')
+      end(feed)
+    } finally {
+      feed.busy = false
+    }
+  }
+
+  const stopTelling = tail.onGrown(() => {
+    for (const feed of feeds.values()) void pump(feed)
+  })
+  const alive = setInterval(() => {
+    const line = lineOf({ alive: true })
+    for (const { response, busy } of feeds.values())
+      if (!busy && response.writableLength === 0) response.write(line)
+  }, aliveMs).unref()
+
+  return {
+    async open({ edge, instance, address, from }, response) {
+      if (from.epoch !== tail.epoch || from.seq > tail.seq) return 'behind'
+      const isBehind = tail.next(from.seq) === 'gone'
+      if (isBehind && catchUps >= maxCatchUps) return 'busy'
+      const { list, envelope } = trust()
+      const feed: Feed = {
+        edge: { id: edge.edgeId, scope: edge.scope },
+        response,
+        seq: from.seq,
+        trustVersion: list.version,
+        busy: true,
+      }
+      // Whether the log reaches back that far is seen before the answer begins.
+      const first = isBehind ? await tail.read(from.seq) : []
+      if (first === undefined || response.destroyed) return 'behind'
+      watchClones(edge.edgeId, { instance, address })
+      const before = feeds.get(edge.edgeId)
+      if (before !== undefined) end(before)
+      feeds.set(edge.edgeId, feed)
+      response.on('close', () => end(feed))
+      response.writeHead(200, {
+        'Content-Type': 'application/x-ndjson',
+        'Cache-Control': 'no-store',
+      })
+      void (async () => {
+        try {
+          await write(response, [lineOf({ trust: envelope })])
+          while (tail.next(feed.seq) === 'gone') if (!(await catchUp(feed))) return end(feed)
+        } catch {
+          // Its socket went.
+          return end(feed)
+        } finally {
+          feed.busy = false
+        }
+        await pump(feed)
+      })()
+      return undefined
+    },
+    connected: () => new Set(feeds.keys()),
+    close() {
+      clearInterval(alive)
+      stopTelling()
+      for (const feed of feeds.values()) end(feed)
+    },
+  }
+}
+
+/** Whether an edge of this scope may read a stream's bodies. */
+export function isEntitled(scope: RosterEdge['scope'], stream: string): boolean {
+  return (
+    stream === 'system' || scope === '*' || scope.includes(Number(stream.slice('project:'.length)))
+  )
+}
+
+/** Resolves once the socket has taken it: a slow edge holds back nobody but itself. */
+function write(response: ServerResponse, chunks: readonly Buffer[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    response.write(Buffer.concat(chunks), (error) => {
+      if (error === undefined || error === null) resolve()
+      else reject(error)
+    })
+  })
+}
+
+/** Tells of an identity whose two starts keep taking each other's place. */
+function createCloneWatch({ now, onClone }: Pick<FeedsDeps, 'now' | 'onClone'>) {
+  interface Start {
+    readonly instance: string
+    readonly address: string
+    readonly at: number
+  }
+  const seen = new Map<string, Start[]>()
+  return (edgeId: string, { instance, address }: Omit<Start, 'at'>): void => {
+    const time = now()
+    const starts = (seen.get(edgeId) ?? []).filter(({ at }) => time - at < cloneWindowMs)
+    seen.set(edgeId, starts)
+    const last = starts.at(-1)
+    if (last?.instance === instance) return
+    starts.push({ instance, address, at: time })
+    // One that starts again and again has a new instance each time; a clone's come back.
+    const isBack = starts.slice(0, -1).some((start) => start.instance === instance)
+    if (!isBack || starts.length < cloneSwaps) return
+    seen.delete(edgeId)
+    onClone(edgeId, [...new Set(starts.map((start) => start.address))])
+  }
+}

@@ -1,0 +1,114 @@
+import { pipeline } from 'node:stream/promises'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import Type from 'typebox'
+import { Compile } from 'typebox/compile'
+import { ApiError } from '../../shared/api/errors.ts'
+import { acceptJson } from '../../shared/http/bodies.ts'
+import { requirePermissions } from '../../shared/http/permissions.ts'
+import { streamOfText } from '../../shared/replication/events.ts'
+import { instanceHeader, internalPaths } from '../../shared/replication/feed.ts'
+import { isEntitled, type Feeds } from '../events/feed.ts'
+import type { Leases } from '../events/lease.ts'
+import type { StreamSnapshots } from '../store/snapshot-files.ts'
+import { createIdentify, type IdentifyDeps } from './identify.ts'
+
+export interface InternalRouteDeps extends IdentifyDeps {
+  readonly feeds: Feeds
+  readonly leases: Leases
+  readonly snapshots: StreamSnapshots
+}
+
+const maxLeaseBytes = 256 * 1024
+const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+const place = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: count })
+const word = (maxLength: number) => Type.String({ maxLength })
+const leaseModel = Compile(
+  Type.Object({
+    nonce: Type.String({ pattern: '^[A-Za-z0-9_-]{22}$' }),
+    applied: place,
+    heldSeq: count,
+    waitingBytes: count,
+    report: Type.Object({
+      version: word(64),
+      clock: count,
+      cacheBytes: count,
+      cacheSizeBytes: count,
+      hits: count,
+      misses: count,
+      servedBytes: count,
+      url: word(512),
+      lastError: word(512),
+      failures: Type.Array(
+        Type.Object({ ruleId: count, repositoryId: count, digest: word(160), reason: word(256) }),
+        { maxItems: 200 },
+      ),
+    }),
+  }),
+)
+
+/** What edges alone may ask for, by their certificates. Each request is authorised against the roster as it is now. */
+export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): void {
+  requirePermissions(app)
+  const edges = { config: { permission: { of: 'edge' } } }
+  const identify = createIdentify(deps)
+
+  app.get(internalPaths.feed, edges, async (request, reply) => {
+    const edge = await identify(request.raw)
+    const from = placeIn(request)
+    const instance = String(request.headers[instanceHeader] ?? '')
+    const address = request.raw.socket.remoteAddress ?? ''
+    reply.hijack()
+    const refusal = await deps.feeds.open({ edge, instance, address, from }, reply.raw)
+    if (refusal === 'behind')
+      throw new ApiError('CONFLICT', 'the log does not reach back to there: take snapshots')
+    if (refusal === 'busy')
+      throw new ApiError('UNAVAILABLE', 'many edges are catching up: try again soon', {
+        headers: { 'Retry-After': '2' },
+      })
+  })
+
+  app.get(`${internalPaths.snapshot}:stream`, edges, async (request, reply) => {
+    const { scope } = await identify(request.raw)
+    const { stream: text } = request.params as { readonly stream: string }
+    const stream = streamOfText(text)
+    // Out of scope is unknown.
+    if (stream === undefined || !isEntitled(scope, stream))
+      throw new ApiError('NOT_FOUND', 'there is no such stream')
+    const { after } = request.query as { readonly after?: unknown }
+    const lines = await deps.snapshots.open(stream, countOf(after ?? 0, 'after'))
+    reply.hijack()
+    reply.raw.writeHead(200, {
+      'Content-Type': 'application/x-ndjson',
+      'Cache-Control': 'no-store',
+    })
+    // Cut short, it lacks the line that signs it.
+    await pipeline(lines, reply.raw).catch(() => reply.raw.destroy())
+  })
+
+  app.register((scope, _options, done) => {
+    acceptJson(scope, { maxBytes: maxLeaseBytes })
+    scope.post(internalPaths.lease, edges, async (request, reply) => {
+      const edge = await identify(request.raw)
+      const { body } = request
+      if (!leaseModel.Check(body))
+        throw new ApiError('BAD_REQUEST', 'this is no request for a lease')
+      return reply
+        .header('Cache-Control', 'no-store')
+        .type('application/json')
+        .send(JSON.stringify(await deps.leases.grant(edge, body)))
+    })
+    done()
+  })
+}
+
+function placeIn({ query }: FastifyRequest): { readonly epoch: number; readonly seq: number } {
+  const { epoch, seq } = query as { readonly epoch?: unknown; readonly seq?: unknown }
+  return { epoch: countOf(epoch, 'epoch'), seq: countOf(seq, 'seq') }
+}
+
+function countOf(value: unknown, name: string): number {
+  const number = Number(value)
+  if (!Number.isSafeInteger(number) || number < 0)
+    throw new ApiError('BAD_REQUEST', `${name} must be a number of the log`)
+  return number
+}

@@ -1,0 +1,62 @@
+import { sql } from 'kysely'
+import type { LogPlace } from '../../shared/replication/chain.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
+import type { PrefetchFailure } from '../../shared/replication/lease.ts'
+import type { Records } from './database.ts'
+
+/** An edge, and how far it says that it has come. */
+export interface RosterMember extends RosterEdge {
+  /** Small and never used again. */
+  readonly number: number
+  readonly createdAt: Date
+  /** undefined: it has not been heard of. */
+  readonly state:
+    | {
+        /** It holds all that rules selected for it up to here, or has given up on it. */
+        readonly held: LogPlace
+        readonly waitingBytes: number
+        readonly seenAt: Date
+        readonly failures: readonly PrefetchFailure[]
+      }
+    | undefined
+}
+
+export type Roster = ReturnType<typeof createRoster>
+
+/** All edges with their progress. */
+export function createRoster(records: Records) {
+  return {
+    /** By name. */
+    async list(): Promise<readonly RosterMember[]> {
+      const rows = await records
+        .selectFrom('edges')
+        .leftJoin('edge_states as s', 's.edge_id', 'edges.id')
+        .select([
+          'edges.id as edgeId',
+          'edges.name',
+          'edges.site',
+          'edges.region',
+          'edges.labels',
+          'edges.scope',
+          'edges.suspended',
+          'edges.number',
+          'edges.created_at as createdAt',
+          's.epoch',
+          's.held_seq as seq',
+          's.waiting_bytes as waitingBytes',
+          's.seen_at as seenAt',
+        ])
+        .select(sql<readonly PrefetchFailure[] | null>`s.report -> 'failures'`.as('failures'))
+        .where('edges.deleted_at', 'is', null)
+        .orderBy('edges.name')
+        .execute()
+      return rows.map(({ epoch, seq, waitingBytes, seenAt, failures, ...edge }) => ({
+        ...edge,
+        state:
+          epoch === null || seq === null || waitingBytes === null || seenAt === null
+            ? undefined
+            : { held: { epoch, seq }, waitingBytes, seenAt, failures: failures ?? [] },
+      }))
+    },
+  }
+}

@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto'
+import type { Transaction } from 'kysely'
+import type { LogHead } from '../../shared/replication/chain.ts'
+import type { EventStream, RuleFact } from '../../shared/replication/events.ts'
+import type { SnapshotLine } from '../../shared/replication/feed.ts'
+import type { Records } from './database.ts'
+import { rosterOf } from './edges.ts'
+import type { Schema } from './schema.ts'
+
+/** A stream's whole state: where the log stood, and which facts are in it though they had no number yet. */
+export interface SnapshotPlace {
+  readonly head: LogHead
+  /** sha256 of their bodies, hex. */
+  readonly ahead: readonly string[]
+}
+
+type Take = (line: SnapshotLine) => Promise<void>
+
+const readRows = 1000
+
+export type Snapshots = ReturnType<typeof createSnapshots>
+
+/** Reads whole streams as they are at one moment. */
+export function createSnapshots(records: Records) {
+  return {
+    /** Gives every line of a stream's state to `take`, one by one; a project that is gone has none. */
+    read(stream: EventStream, take: Take): Promise<SnapshotPlace> {
+      return records
+        .transaction()
+        .setIsolationLevel('repeatable read')
+        .setAccessMode('read only')
+        .execute(async (trx) => {
+          const place = await placeOf(trx, stream)
+          if (stream === 'system') {
+            for (const edge of await rosterOf(trx)) await take({ edge })
+            for (const ruleFact of await rulesOf(trx)) await take({ ruleFact })
+          } else await readProject(trx, Number(stream.slice('project:'.length)), take)
+          return place
+        })
+    },
+  }
+}
+
+async function placeOf(trx: Transaction<Schema>, stream: EventStream): Promise<SnapshotPlace> {
+  const { epoch, seq, header_hash } = await trx
+    .selectFrom('event_head')
+    .select(['epoch', 'seq', 'header_hash'])
+    .executeTakeFirstOrThrow()
+  // Committed, and so in the tables that are read, but not numbered yet: told again later, they would take it back.
+  const waiting = await trx
+    .selectFrom('outbox')
+    .select('body')
+    .where('stream', '=', stream)
+    .execute()
+  return {
+    head: { epoch, seq, hash: header_hash },
+    ahead: waiting.map(({ body }) => createHash('sha256').update(body).digest('hex')),
+  }
+}
+
+async function readProject(trx: Transaction<Schema>, projectId: number, take: Take): Promise<void> {
+  const project = await trx
+    .selectFrom('projects')
+    .select(['name', 'public'])
+    .where('id', '=', projectId)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst()
+  if (project === undefined) return
+  await take({ project: project.name, public: project.public })
+  const repositories = await trx
+    .selectFrom('repositories')
+    .select(['id', 'name'])
+    .where('project_id', '=', projectId)
+    .where('deleted_at', 'is', null)
+    .orderBy('id')
+    .execute()
+  for (const { id, name } of repositories) {
+    await take({ repository: id, name })
+    await readRepository(trx, id, take)
+  }
+  await readSelections(trx, projectId, take)
+}
+
+/** All rules, as edges know them. */
+async function rulesOf(trx: Transaction<Schema>): Promise<readonly RuleFact[]> {
+  const rows = await trx
+    .selectFrom('replication_policies as p')
+    .innerJoin('registries as r', 'r.id', 'p.registry_id')
+    .select(['p.id as ruleId', 'p.name', 'p.enabled', 'p.serve', 'p.platforms', 'r.selector'])
+    .orderBy('p.id')
+    .execute()
+  return rows
+}
+
+async function readSelections(
+  trx: Transaction<Schema>,
+  projectId: number,
+  take: Take,
+): Promise<void> {
+  const rows = await trx
+    .selectFrom('rule_selections')
+    .select(['rule_id', 'repository_id', 'digest'])
+    .where('project_id', '=', projectId)
+    .where('stopped', '=', false)
+    .execute()
+  for (const { rule_id: rule, repository_id: repository, digest } of rows)
+    await take({ repository, rule, selected: digest })
+}
+
+async function readRepository(
+  trx: Transaction<Schema>,
+  repository: number,
+  take: Take,
+): Promise<void> {
+  for (let after: string | undefined = ''; after !== undefined;) {
+    const digests = await trx
+      .selectFrom('manifests')
+      .select('digest')
+      .where('repository_id', '=', repository)
+      .where('deleted_at', 'is', null)
+      .where('digest', '>', after)
+      .orderBy('digest')
+      .limit(readRows)
+      .execute()
+    for (const { digest } of digests) await take({ repository, manifest: digest })
+    after = digests.at(-1)?.digest
+  }
+  for (let after: string | undefined = ''; after !== undefined;) {
+    const tags = await trx
+      .selectFrom('tags')
+      .select(['name', 'digest'])
+      .where('repository_id', '=', repository)
+      .where('deleted_at', 'is', null)
+      .where('name', '>', after)
+      .orderBy('name')
+      .limit(readRows)
+      .execute()
+    for (const { name, digest } of tags) await take({ repository, tag: name, digest })
+    after = tags.at(-1)?.name
+  }
+}

@@ -1,0 +1,219 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { json } from 'node:stream/consumers'
+import type { TestContext } from 'node:test'
+import { createPublicKey } from 'node:crypto'
+import { headerHash, type LogHead } from '../../shared/replication/chain.ts'
+import type { RenewAnswer, RenewRequest } from '../../shared/replication/enrolment.ts'
+import {
+  createEventBody,
+  streamOf,
+  type EventFact,
+  type EventStream,
+} from '../../shared/replication/events.ts'
+import { internalPaths, type FeedLine, type SnapshotLine } from '../../shared/replication/feed.ts'
+import { leaseMs, type Lease, type LeaseRequest } from '../../shared/replication/lease.ts'
+import {
+  issueEdgeCertificate,
+  issueServerCertificate,
+  type PemPair,
+} from '../../shared/trust/pki.ts'
+import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
+import type { TrustList } from '../../shared/trust/trust-list.ts'
+import type { PrimaryAnswer } from '../../edge/access/token-relay.ts'
+import { createTestRoot, signTrustList, type TestRoot } from './join-server.ts'
+import { createLogKey, type LogKey } from './log-keys.ts'
+
+/** What a primary says on its internal listener, over real connections, and lies about as a test wants. */
+export interface FeedServer {
+  readonly root: TestRoot
+  readonly logKey: LogKey
+  readonly head: LogHead
+  /** Requests, by their paths without a query. */
+  readonly requests: readonly string[]
+  readonly leases: readonly LeaseRequest[]
+  readonly ask: (path: string) => Promise<PrimaryAnswer>
+  readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
+  /** Numbers facts as one batch and tells whoever listens. */
+  append(...facts: readonly EventFact[]): void
+  /** What a stream's snapshot says, besides where the log is. */
+  setState(stream: EventStream, lines: readonly SnapshotLine[]): void
+  /** The streams that leases list. */
+  setStreams(streams: readonly EventStream[]): void
+  /** Lines that leave are given to this first; undefined lets them pass. */
+  alterFeed(change: ((line: FeedLine) => readonly FeedLine[]) | undefined): void
+  alterLease(change: ((lease: Lease) => object) | undefined): void
+  alterSnapshot(change: ((lines: readonly string[]) => readonly string[]) | undefined): void
+  alterTrust(change: ((list: TrustList) => Envelope) | undefined): void
+  /** Ends the feeds that are open; new ones may come. */
+  cut(): void
+}
+
+/** Starts one that ends with the test. */
+export async function startFeedServer(
+  t: Pick<TestContext, 'after'>,
+  ca: PemPair,
+): Promise<FeedServer> {
+  const now = new Date()
+  const names = { dnsNames: ['localhost'], ipAddresses: ['127.0.0.1'] }
+  const own = await issueServerCertificate(ca, { names, now })
+  const root = createTestRoot()
+  const logKey = createLogKey()
+  const requests: string[] = []
+  const leases: LeaseRequest[] = []
+  const lines: FeedLine[] = []
+  const feeds = new Set<{ readonly response: ServerResponse; sent: number }>()
+  const states = new Map<EventStream, readonly SnapshotLine[]>([['system', []]])
+  let streams: readonly EventStream[] = ['system']
+  let head: LogHead = { epoch: 1, seq: 0, hash: Buffer.alloc(32) }
+  let alterFeed: ((line: FeedLine) => readonly FeedLine[]) | undefined
+  let alterLease: ((lease: Lease) => object) | undefined
+  let alterSnapshot: ((lines: readonly string[]) => readonly string[]) | undefined
+  let alterTrust: ((list: TrustList) => Envelope) | undefined
+
+  const list = (): TrustList => ({
+    version: 1,
+    issuer: 'test',
+    epoch: 1,
+    root: root.trusted,
+    log: [{ id: logKey.key.kid, jwk: publicJwkOf(logKey) }],
+    ca: [ca.cert],
+  })
+  const trust = (): Envelope => alterTrust?.(list()) ?? signTrustList(root, [ca.cert], list())
+  const send = (response: ServerResponse, line: FeedLine): void => {
+    for (const each of alterFeed?.(line) ?? [line]) response.write(`${JSON.stringify(each)}\n`)
+  }
+  const pump = (): void => {
+    for (const feed of feeds)
+      for (; feed.sent < lines.length; feed.sent++) {
+        const line = lines[feed.sent]
+        if (line !== undefined) send(feed.response, line)
+      }
+  }
+  /** Where the lines behind an event begin. */
+  const lineAfter = (seq: number): number => {
+    const at = lines.findIndex((line) => 'seq' in line && line.seq > seq)
+    return at === -1 ? lines.length : at
+  }
+  const snapshotOf = (stream: EventStream): string => {
+    const rows = (states.get(stream) ?? []).map((line) => `${JSON.stringify(line)}\n`)
+    const statement = {
+      stream,
+      epoch: head.epoch,
+      at: Date.now(),
+      seq: head.seq,
+      hash: head.hash.toString('hex'),
+      digest: createHash('sha256').update(rows.join('')).digest('hex'),
+      ahead: [],
+    }
+    const signed = signStatement(statementTypes.snapshot, statement, logKey.key)
+    return [...(alterSnapshot?.(rows) ?? rows), `${JSON.stringify({ signed })}\n`].join('')
+  }
+
+  const server = createServer(
+    { cert: own.cert, key: own.key, ca: ca.cert, requestCert: true, rejectUnauthorized: true },
+    (request, response) => {
+      const url = new URL(request.url ?? '/', 'https://localhost')
+      requests.push(url.pathname)
+      if (url.pathname === internalPaths.feed) {
+        response.writeHead(200)
+        send(response, { trust: trust() })
+        const feed = { response, sent: lineAfter(Number(url.searchParams.get('seq'))) }
+        feeds.add(feed)
+        response.on('close', () => feeds.delete(feed))
+        pump()
+      } else if (url.pathname === internalPaths.lease) {
+        void (async () => {
+          const asked = (await json(request)) as LeaseRequest
+          leases.push(asked)
+          const lease: Lease = {
+            nonce: asked.nonce,
+            edgeId: 'one',
+            head: { epoch: head.epoch, seq: head.seq },
+            streams,
+            leaseMs,
+          }
+          const answer = alterLease?.(lease) ?? lease
+          response.end(JSON.stringify(signStatement(statementTypes.lease, answer, logKey.key)))
+        })()
+      } else
+        response.end(snapshotOf(url.pathname.slice(internalPaths.snapshot.length) as EventStream))
+    },
+  )
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(async () => {
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
+  })
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+
+  return {
+    root,
+    logKey,
+    get head() {
+      return head
+    },
+    requests,
+    leases,
+    ask: async () => ({
+      status: 200,
+      headers: {},
+      body: JSON.stringify({ root: root.trusted, list: trust(), internal_url: url }),
+    }),
+    post: async (_path, body) => {
+      const { id, publicKey } = body as RenewRequest
+      const certificate = issueEdgeCertificate(ca, { edgeId: id, publicKey, now })
+      const edge = { id, name: id, site: '', region: '', labels: {} }
+      const answer: RenewAnswer = {
+        edge,
+        certificate,
+        ca: ca.cert,
+        root: root.trusted,
+        trust: signTrustList(root, [ca.cert], list()),
+      }
+      return { status: 201, headers: {}, body: JSON.stringify(answer) }
+    },
+    append(...facts) {
+      for (const fact of facts) {
+        const body = JSON.stringify(createEventBody(fact, new Date()))
+        const bodyHash = createHash('sha256').update(body).digest()
+        const { epoch, hash: previous } = head
+        const header = { epoch, seq: head.seq + 1, stream: streamOf(fact), bodyHash, previous }
+        head = { epoch, seq: header.seq, hash: headerHash(header) }
+        const { seq, stream } = header
+        lines.push({ seq, stream, bodyHash: bodyHash.toString('hex'), body })
+      }
+      lines.push({ head: logKey.sign(head) })
+      pump()
+    },
+    setState: (stream, state) => void states.set(stream, state),
+    setStreams(listed) {
+      streams = listed
+    },
+    alterFeed(change) {
+      alterFeed = change
+    },
+    alterLease(change) {
+      alterLease = change
+    },
+    alterSnapshot(change) {
+      alterSnapshot = change
+    },
+    alterTrust(change) {
+      alterTrust = change
+    },
+    cut() {
+      for (const { response } of feeds) response.destroy()
+    },
+  }
+}
+
+function publicJwkOf({ key, keyOf }: LogKey) {
+  const publicKey = keyOf(key.kid) ?? createPublicKey(key.privateKey)
+  return publicKey.export({ format: 'jwk' })
+}
