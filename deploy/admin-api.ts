@@ -15,7 +15,7 @@ import { readSecret } from './secret-input.ts'
 import { StartError } from './start-errors.ts'
 
 interface AdminCall {
-  readonly method?: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  readonly method?: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   readonly body?: object
   /** What to do when the path leads nowhere: `there is no edge 'x'`. */
   readonly absent?: string
@@ -192,9 +192,28 @@ export interface ShownEdge {
   readonly scope: '*' | readonly string[]
   readonly acceptPeople: boolean
   readonly state: string
+  /** Undefined: it was never heard of. */
+  readonly status: ShownStatus | undefined
   readonly enrolled: boolean
   readonly created: string
   readonly updated: string
+}
+
+/** What an edge last said of itself. A number that is not there is undefined. */
+export interface ShownStatus {
+  readonly version: string
+  readonly lastSeen: string
+  readonly lastError: string
+  readonly lagEvents: number | undefined
+  readonly lagSeconds: number | undefined
+  readonly heldLagEvents: number | undefined
+  readonly waitingBytes: number | undefined
+  readonly cacheBytes: number | undefined
+  readonly cacheSizeBytes: number | undefined
+  readonly hitRatio: number | undefined
+  readonly servedBytes: number | undefined
+  readonly clockSkewMs: number | undefined
+  readonly failures: number | undefined
 }
 
 /** Reads an edge of the admin API; what is not there is empty. */
@@ -213,9 +232,34 @@ export function readEdge(value: unknown): ShownEdge {
     scope: Array.isArray(scope) ? scope.map(textOf) : '*',
     acceptPeople: fields['accept_people'] === true,
     state: text('state'),
+    status: readStatus(fields['status']),
     enrolled: fields['enrolled'] === true,
     created: text('creation_time'),
     updated: text('update_time'),
+  }
+}
+
+function readStatus(value: unknown): ShownStatus | undefined {
+  if (!isRecord(value)) return undefined
+  const text = (name: string) => textOf(value[name])
+  const number = (name: string) => {
+    const field = value[name]
+    return typeof field === 'number' ? field : undefined
+  }
+  return {
+    version: text('version'),
+    lastSeen: text('last_seen'),
+    lastError: text('last_error'),
+    lagEvents: number('lag_events'),
+    lagSeconds: number('lag_seconds'),
+    heldLagEvents: number('held_lag_events'),
+    waitingBytes: number('waiting_bytes'),
+    cacheBytes: number('cache_bytes'),
+    cacheSizeBytes: number('cache_size_bytes'),
+    hitRatio: number('hit_ratio'),
+    servedBytes: number('served_bytes'),
+    clockSkewMs: number('clock_skew_ms'),
+    failures: number('failures'),
   }
 }
 

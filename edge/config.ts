@@ -8,6 +8,7 @@ import {
   list,
   optional,
   path,
+  port,
   rate,
   size,
   text,
@@ -257,6 +258,33 @@ const edgeSchema = group({
   }),
   metrics: metricsOptions(9091),
   consul: edgeConsulOption,
+  peers: optional(
+    group(
+      {
+        address: text({
+          default: '127.0.0.1',
+          description: 'The IP address that other edges of the site reach it at; 0.0.0.0 is all.',
+        }),
+        port: port({ default: 8091, description: 'Its port; 0 is any free one.' }),
+        external_url: optional(
+          text({
+            description:
+              'How they reach it, `https://10.0.0.7:8091`. Left out: by the address and port, which must then be one that they can dial.',
+          }),
+        ),
+      },
+      {
+        description:
+          'Where other edges of its site get blobs: HTTPS that takes their certificates and nobody else. With it the site is one cache. Left out: this edge asks the others, and gives them nothing.',
+      },
+    ),
+  ),
+  peer_wait: duration({
+    default: '3s',
+    minimum: 1,
+    description:
+      'How long another edge of the site may send nothing before somebody else is asked.',
+  }),
   follow: flag({
     default: true,
     description:

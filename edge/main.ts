@@ -41,6 +41,9 @@ import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
 import { createRepeats } from './mirror/repeats.ts'
+import { createPeerAccess } from './peers/access.ts'
+import { createPeers } from './peers/peers.ts'
+import { createPeerServer } from './peers/server.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
@@ -57,6 +60,8 @@ import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 
 /** Files of the cache that are kept open without a reader. */
 const openFiles = 512
+/** Blobs that are asked for at one other edge of the site at once. */
+const peerRequests = 16
 /** Proved tokens that are remembered, at about 1 KiB each. */
 const rememberedTokens = 10_000
 
@@ -170,11 +175,35 @@ async function startParts({
     if (url !== undefined) log.info({ url }, 'upstreams are reached through a proxy')
   registerUpstreams(registry, clients.all)
   const client = clients.of
-  const sources = createSources(client, { mirrorsOf: createMirrors(edge.upstreams) })
+  const primaryLog = await openPrimaryLog({
+    folder: join(data, 'edge'),
+    upstream: primaryOf(edge).id,
+    log,
+  })
+  closers.push(() => primaryLog.close())
+  const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
+  const accessOf = (upstream: string) => optionsOf.get(upstream)?.access
+  const peers = createPeers({
+    edgeId: edge.id ?? '',
+    upstream: primaryOf(edge).id,
+    statements: primaryLog.statements,
+    isOpen: (upstream) => accessOf(upstream) === 'open',
+    identity: () => primaryLog.identity(),
+    waitMs: edge.peer_wait,
+    chooseProxy: proxyChoiceOf(edge),
+    timeouts: { connectTimeoutMs: edge.fill.connect },
+    onBytes: (count) => metrics.received('peers', count),
+  })
+  closers.push(() => peers.close())
+  const sources = createSources(client, {
+    mirrorsOf: createMirrors(edge.upstreams),
+    peersOf: peers.of,
+  })
   const fills = createFills({
     pool,
     hasher,
-    limitOf: (source) => registries.resolve(source)?.maxBlobRequests ?? 1,
+    limitOf: (source) =>
+      peers.isPeer(source) ? peerRequests : (registries.resolve(source)?.maxBlobRequests ?? 1),
     maxFills: edge.fill.concurrent,
     options: fillOptions(edge),
     observer: observeFills(metrics, { log, disk, blobs: cached, sources }),
@@ -188,12 +217,6 @@ async function startParts({
     edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
   const identity =
     edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
-  const primaryLog = await openPrimaryLog({
-    folder: join(data, 'edge'),
-    upstream: primaryOf(edge).id,
-    log,
-  })
-  closers.push(() => primaryLog.close())
   registerLog(registry, {
     isFresh: () => primaryLog.freshness.isFresh(),
     isConnected: () => primaryLog.isConnected(),
@@ -210,8 +233,6 @@ async function startParts({
     isRevoked,
     cacheEntries: rememberedTokens,
   })
-  const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
-  const accessOf = (upstream: string) => optionsOf.get(upstream)?.access
   /** What is passed through has listeners of its own, which have nothing else. */
   const registriesOf = ({ passthrough }: EdgeListenerOptions): Registries =>
     narrow(registries, ({ id }) =>
@@ -334,6 +355,35 @@ async function startParts({
     urls[listener.name] = url.origin
     log.info({ listener: listener.name, url: url.origin }, 'listening')
   }
+  const peerServer =
+    edge.peers === undefined
+      ? undefined
+      : await createPeerServer(edge.peers, {
+          http: { log, httpMetrics, timeouts: edge.timeouts, limits: edge.limits },
+          mirror: {
+            registries: narrow(registries, ({ id }) => accessOf(id) !== 'passthrough'),
+            manifests,
+            blobs,
+            lists,
+            // It is that edge's to know what its clients ask for next.
+            prefetch: { served: () => undefined },
+            sender,
+            repeats,
+            onServed: (_source, bytes) => metrics.servedPeer(bytes),
+          },
+          access: createPeerAccess({
+            upstream: primaryOf(edge).id,
+            statements: primaryLog.statements,
+            isOpen: (upstream) => accessOf(upstream) === 'open',
+          }),
+          upstream: primaryOf(edge).id,
+        })
+  if (peerServer !== undefined) {
+    servers.push(peerServer.server)
+    closers.push(() => peerServer.server.drain(0))
+    ports.push(Number(peerServer.listening.port))
+    log.info({ listener: 'peers', url: peerServer.url }, 'listening')
+  }
   if (identity !== undefined && edge.follow) {
     primaryLog.follow({
       edge: identity,
@@ -342,9 +392,16 @@ async function startParts({
       dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
       progress: () => {
         const { failures, ...progress } = primaryLog.progress()
-        return { ...progress, report: { ...reportOf({ edge, metrics, cached }), failures } }
+        return {
+          ...progress,
+          ...(peerServer && { peerUrl: peerServer.url }),
+          report: { ...reportOf({ edge, metrics, cached }), failures },
+        }
       },
       onRefused: () => undefined,
+      onRoster: () => peers.changed(),
+      onIdentity: ({ key, certificate, ca }) =>
+        peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
   }
   const operator = await createMetricsServer({

@@ -15,6 +15,8 @@ export interface EdgeMetrics {
   totals(): { readonly hit: number; readonly fill: number; readonly bytes: number }
   /** Bytes that went to clients: `hit` from this edge's disk or memory, `fill` while they arrived. */
   served(source: 'hit' | 'fill', bytes: number): void
+  /** Bytes that went to other edges of the site. */
+  servedPeer(bytes: number): void
   /** Bytes that came from an upstream. */
   received(upstream: string, bytes: number): void
   /** An upstream did not give what was asked. */
@@ -185,6 +187,11 @@ export function createEdgeMetrics({
     name: 'outport_edge_served_total',
     help: 'Blobs and manifests sent to clients, by where they came from: hit ÷ all is the hit ratio by object.',
   })
+  const peerBytes = new Counter({
+    name: 'outport_edge_peer_bytes_total',
+    help: 'Body bytes sent to other edges of the site.',
+    registers,
+  })
   const received = new Counter({
     name: 'outport_edge_upstream_bytes_total',
     help: 'Body bytes received from upstreams.',
@@ -274,6 +281,7 @@ export function createEdgeMetrics({
       // A HEAD, a 304 and an aborted answer brought nobody anything.
       if (bytes > 0) answers[source]++
     },
+    servedPeer: (bytes) => peerBytes.inc(bytes),
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
     staleTag: (upstream, reason) => stale.inc({ upstream, reason }),

@@ -355,6 +355,7 @@ async function startInternal({
     events,
     states: createEdgeStates(records),
     projectIds: () => projects.ids(),
+    setPeerUrl: (id, url) => edges.setPeerUrl(id, url, new Date()),
     signing,
     log,
     now: Date.now,

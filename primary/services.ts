@@ -21,6 +21,7 @@ import { createUsers } from './accounts/users.ts'
 import { createLabelService } from './catalog/labels.ts'
 import type { PrimaryOptions } from './config.ts'
 import { createEnrolment } from './edges/enrolment.ts'
+import { createInventory } from './edges/inventory.ts'
 import type { CurrentKeys } from './events/current-keys.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
 import type { Follower } from './events/follower.ts'
@@ -39,7 +40,9 @@ import { createAudit } from './store/audit.ts'
 import type { BlobStore } from './store/blobs.ts'
 import { createCatalog } from './store/catalog.ts'
 import type { Records } from './store/database.ts'
+import { createEdgeStates } from './store/edge-states.ts'
 import { createEdges } from './store/edges.ts'
+import { createEvents } from './store/events.ts'
 import { createExecutions } from './store/executions.ts'
 import { createJoinTokens } from './store/join-tokens.ts'
 import { createLabels } from './store/labels.ts'
@@ -215,7 +218,13 @@ export function createServices(deps: ServiceDeps): Services {
           limit: createLogInLimit(rate),
           now,
         }),
+        inventory: createInventory({
+          states: createEdgeStates(records),
+          events: createEvents(records),
+          now,
+        }),
         projects,
+        robots,
         now,
       },
       replication: {

@@ -68,7 +68,10 @@ const roomArrows: Readonly<Record<string, string>> = {
   'edge/replication → edge/access':
     'whose tokens lost their worth; and by whom it asks the primary',
   'edge/mirror → edge/replication': 'what the log says of a tag comes before what was last heard',
-  'edge/sources → edge/peers': 'the order to try',
+  'edge/peers → edge/access': 'who asks, as for any client',
+  'edge/peers → edge/mirror': 'what it gives them is what clients get',
+  'edge/peers → edge/sources': 'peers are asked before an upstream (types)',
+  'edge/peers → edge/replication': 'by what this edge proves who it is (types)',
   'edge/sources → edge/discovery': 'by nearness',
   'edge/sources → edge/upstreams': "an upstream's mirrors are of the closed table",
   'edge/access → edge/policy': 'a verdict is part of access',

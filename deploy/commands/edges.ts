@@ -6,11 +6,13 @@ import { set } from './edges/set.ts'
 import { show } from './edges/show.ts'
 import { suspend } from './edges/suspend.ts'
 import { token } from './edges/token.ts'
+import { tokens } from './edges/tokens.ts'
 
 /** `outport edges` */
 export const edges = defineGroup('edges', 'the edges of a primary: enrol, look, suspend, revoke', [
   list,
   token,
+  tokens,
   show,
   set,
   suspend,

@@ -27,6 +27,8 @@ export interface PullGrant {
   readonly credential?: UpstreamRequest['credential']
   /** Tells those apart whose rights differ, without saying who they are. */
   readonly identity?: string
+  /** Another edge of the site asks: it is not sent sideways again. */
+  readonly isPeer?: boolean
   /** Called when the upstream refuses the credential after all. */
   readonly revoke?: () => void
 }

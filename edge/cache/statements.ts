@@ -84,6 +84,8 @@ export interface Statements {
   /** Whether the log said that this project is no more. */
   isGone(projectId: number): boolean
   project(projectId: number): ProjectStatement | undefined
+  /** The project that has this name now. */
+  projectIdOf(name: string): number | undefined
   repositoryId(projectId: number, name: string): number | undefined
   repositoryName(projectId: number, repositoryId: number): string | undefined
   tag(projectId: number, repositoryId: number, tag: string): TagStatement | undefined
@@ -191,6 +193,17 @@ export async function openStatements(folder: string): Promise<Statements> {
     if (prefix === undefined) return []
     const range = { gt: `${prefix}${kind}!`, lt: `${prefix}${kind}"` }
     return (await level.values(range).all()) as readonly Value[]
+  }
+  /** Made when it is asked for; forgotten when a project, or a whole state, changes. */
+  let projectIds: ReadonlyMap<string, number> | undefined
+  const readProjectIds = (): ReadonlyMap<string, number> => {
+    const ids = new Map<string, number>()
+    for (const [stream, { gone }] of records) {
+      const known =
+        gone === true ? undefined : (read(stream, project) as ProjectStatement | undefined)
+      if (known !== undefined) ids.set(known.name, Number(stream.slice('project:'.length)))
+    }
+    return ids
   }
   /** What a crash leaves of a state that is no more is removed by the next one that takes its place. */
   const clear = (prefix: string): Promise<void> =>
@@ -320,6 +333,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     for (const { key } of operations) hot.delete(key)
     for (const [subject, at] of revoked) revocations.set(subject, at)
     for (const [stream, record] of changedRecords) records.set(stream, record)
+    if (events.some(({ fact }) => fact.type.startsWith('project'))) projectIds = undefined
     cursor = head
   }
 
@@ -340,6 +354,10 @@ export async function openStatements(folder: string): Promise<Statements> {
     knows: (stream) => records.has(stream),
     isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
     project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
+    projectIdOf(text) {
+      projectIds ??= readProjectIds()
+      return projectIds.get(text)
+    },
     repositoryId: (projectId, text) =>
       read(projectStream(projectId), name(text)) as number | undefined,
     repositoryName: (projectId, id) =>
@@ -440,6 +458,7 @@ export async function openStatements(folder: string): Promise<Statements> {
             await level.put(keys.stream(stream), record, { sync: true })
             records.set(stream, record)
             hot.clear()
+            projectIds = undefined
             await clearOthers(stream)
           }),
       }
@@ -454,6 +473,7 @@ export async function openStatements(folder: string): Promise<Statements> {
         const prefix = prefixOf(stream)
         await level.del(keys.stream(stream), { sync: true })
         records.delete(stream)
+        projectIds = undefined
         if (prefix !== undefined) await clear(prefix)
       }),
     async close() {

@@ -236,6 +236,7 @@ class RequestToUpstream implements UpstreamRequest {
   readonly headers: Readonly<Record<string, string>>
   readonly credential: UpstreamRequest['credential']
   readonly identity: string | undefined
+  readonly isPeer: boolean | undefined
   readonly #response: ServerResponse
   #gone: AbortController | undefined
 
@@ -243,6 +244,7 @@ class RequestToUpstream implements UpstreamRequest {
     this.headers = { 'X-Request-Id': requestId }
     this.credential = grant.credential
     this.identity = grant.identity
+    this.isPeer = grant.isPeer
     this.#response = response
   }
 

@@ -15,7 +15,7 @@ import {
 import { publicKeyOf, type TrustList } from '../../shared/trust/trust-list.ts'
 import type { AskPrimary } from '../access/token-relay.ts'
 import type { Freshness } from './freshness.ts'
-import type { Identity } from './identity.ts'
+import type { Identity, OwnIdentity } from './identity.ts'
 import {
   LinkRefusedError,
   openLink,
@@ -30,6 +30,8 @@ import { createStreams, type Streams } from './streams.ts'
 export interface EdgeProgress {
   readonly heldSeq: number
   readonly waitingBytes: number
+  /** Where other edges of its site reach it. */
+  readonly peerUrl?: string
   readonly report: EdgeReport
 }
 
@@ -41,6 +43,8 @@ export interface FollowDeps {
   readonly ask: AskPrimary
   readonly dial: Pick<LinkOptions, 'chooseProxy' | 'connectTimeoutMs'>
   readonly progress: () => EdgeProgress
+  /** Told by what this edge proves who it is, at each connection. */
+  readonly onIdentity: (identity: OwnIdentity) => void
   /** Told of what was recorded, in order, once it is. */
   readonly onApplied: (events: readonly KnownEvent[]) => void
   /** Told when a stream's whole state came, or went. */
@@ -53,6 +57,8 @@ export interface FollowDeps {
 export interface Following {
   /** Whether the log is being read now. */
   isConnected(): boolean
+  /** Has the primary told how far this edge is, soon. */
+  report(): void
   close(): Promise<void>
 }
 
@@ -60,19 +66,22 @@ const longestPauseMs = 30_000
 /** A lease is renewed this often in its time. */
 const renewals = 3
 const retryMs = 2000
+/** Progress is told this much later, with what else is then. */
+const reportMs = 250
 
 /** Follows the primary's log for as long as it runs, however often it breaks. */
 export function startFollowing(deps: FollowDeps): Following {
   const { log, freshness } = deps
   const stopping = new AbortController()
   const instance = randomUUID()
+  const reporter = createReporter()
   let connected = false
   let lostBefore: string | undefined
 
   const run = async (): Promise<void> => {
     for (let failures = 0; !stopping.signal.aborted; failures++) {
       try {
-        await followOnce({ ...deps, instance, signal: stopping.signal }, () => {
+        await followOnce({ ...deps, instance, reporter, signal: stopping.signal }, () => {
           connected = true
           failures = 0
           if (lostBefore !== undefined) log.info('the events of the primary come again')
@@ -100,9 +109,32 @@ export function startFollowing(deps: FollowDeps): Following {
   const running = run()
   return {
     isConnected: () => connected,
+    report: () => reporter.report(),
     async close() {
       stopping.abort()
       await running
+    },
+  }
+}
+
+interface Reporter {
+  report(): void
+  to(hurry: (() => void) | undefined): void
+}
+
+/** Has what is to be told at once told together with what is so a moment later. */
+function createReporter(): Reporter {
+  let hurry: (() => void) | undefined
+  let timer: NodeJS.Timeout | undefined
+  return {
+    report() {
+      timer ??= setTimeout(() => {
+        timer = undefined
+        hurry?.()
+      }, reportMs).unref()
+    },
+    to(told) {
+      hurry = told
     },
   }
 }
@@ -116,6 +148,7 @@ async function pause(failures: number, signal: AbortSignal): Promise<void> {
 
 interface Session extends FollowDeps {
   readonly instance: string
+  readonly reporter: Reporter
   readonly signal: AbortSignal
 }
 
@@ -127,6 +160,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
   const controller = new AbortController()
   const signal = AbortSignal.any([deps.signal, controller.signal])
   const identity = { ...own, ca: trust.ca, trust }
+  deps.onIdentity(identity)
   const link = openLink({ url, identity, instance: deps.instance, ...deps.dial })
   try {
     const keyOf = (kid: string) => keysOf(trust).get(kid)
@@ -144,6 +178,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
     const lease = createLeaseRenewal({ ...deps, link, keyOf, streams, signal })
     await beginIfNew(deps, { streams, lease })
     deps.onRefused(undefined)
+    deps.reporter.to(lease.hurry)
     const leases = lease.keep()
     leases.catch((error: unknown) => controller.abort(error))
     await readFeed(
@@ -166,6 +201,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
   } catch (error) {
     throw signal.aborted && signal.reason instanceof Error ? signal.reason : error
   } finally {
+    deps.reporter.to(undefined)
     controller.abort(new Error('the connection is over'))
     await link.close()
   }

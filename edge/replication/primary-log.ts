@@ -5,7 +5,7 @@ import type { Logger } from '../../shared/observability/log.ts'
 import type { AskPrimary, PrimaryAnswer } from '../access/token-relay.ts'
 import { startFollowing, type FollowDeps, type Following } from './follow.ts'
 import { createFreshness, type Freshness } from './freshness.ts'
-import { createIdentity, type Identity } from './identity.ts'
+import { createIdentity, type Identity, type OwnIdentity } from './identity.ts'
 import { createStated, type Stated } from './stated.ts'
 import { createWanted, type Wanted, type WantedDeps, type WantedProgress } from './wanted.ts'
 import { openOrRemake } from '../cache/open.ts'
@@ -17,6 +17,8 @@ export interface PrimaryLog {
   readonly freshness: Freshness
   readonly stated: Stated
   isConnected(): boolean
+  /** By what this edge proves who it is, once it is known. */
+  identity(): OwnIdentity | undefined
   /** Begins to fetch what rules bring; resolves when all that was recorded of it is known. */
   bring(deps: BringDeps): Promise<void>
   /** All that rules bring. */
@@ -27,9 +29,14 @@ export interface PrimaryLog {
   close(): Promise<void>
 }
 
-export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements'>
+export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements' | 'onProgress'>
 
-export interface FollowLogDeps extends Pick<FollowDeps, 'dial' | 'progress' | 'onRefused'> {
+export interface FollowLogDeps extends Pick<
+  FollowDeps,
+  'dial' | 'progress' | 'onRefused' | 'onIdentity'
+> {
+  /** Told when the roster may say something else. */
+  readonly onRoster: () => void
   readonly edge: { readonly id: string; readonly secret: string }
   readonly ask: AskPrimary
   readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
@@ -58,6 +65,7 @@ export async function openPrimaryLog({
   let following: Following | undefined
   let wanted: Wanted | undefined
   let identity: Identity | undefined
+  let own: OwnIdentity | undefined
   return {
     statements,
     freshness,
@@ -70,8 +78,14 @@ export async function openPrimaryLog({
       now: Date.now,
     }),
     isConnected: () => following?.isConnected() === true,
+    identity: () => own,
     async bring(deps) {
-      wanted = createWanted({ ...deps, upstream, statements })
+      wanted = createWanted({
+        ...deps,
+        upstream,
+        statements,
+        onProgress: () => following?.report(),
+      })
       await wanted.readAgain()
     },
     roots: () => wanted?.roots() ?? [],
@@ -81,7 +95,8 @@ export async function openPrimaryLog({
         waitingBytes: 0,
         failures: [],
       },
-    follow({ edge, post, ...deps }) {
+    follow({ edge, post, onRoster, onIdentity, ...deps }) {
+      onRoster()
       identity = createIdentity({
         folder: identityFolder(folder),
         edge,
@@ -94,8 +109,19 @@ export async function openPrimaryLog({
         identity,
         statements,
         freshness,
-        onApplied: (events) => wanted?.applied(events),
-        onStreams: () => void wanted?.readAgain(),
+        onIdentity: (known) => {
+          own = known
+          onIdentity(known)
+        },
+        onApplied: (events) => {
+          wanted?.applied(events)
+          if (events.some(({ fact }) => fact.type === 'edge' || fact.type === 'edge-deleted'))
+            onRoster()
+        },
+        onStreams: () => {
+          onRoster()
+          void wanted?.readAgain()
+        },
         log,
       })
     },

@@ -50,6 +50,8 @@ export interface WantedDeps {
   readonly isHeld: (digest: Digest) => boolean
   /** Keeps what rules bring from being evicted; called before a first blob comes. */
   readonly pin: () => Promise<void>
+  /** Told when it is further, or has given up on something: the primary may want to know. */
+  readonly onProgress: () => void
   /** Told of what a rule brought, once it is all here. */
   readonly onHeld: (selection: Selection) => void
   readonly retryMs?: number
@@ -196,6 +198,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       works.delete(keyOf(selection))
       incomplete = undefined
       deps.onHeld(selection)
+      deps.onProgress()
     } catch (error) {
       if (stopping.signal.aborted) return
       work.failures++
@@ -205,6 +208,7 @@ export function createWanted(deps: WantedDeps): Wanted {
         (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1),
       )
       work.dueAt = performance.now() + after
+      if (work.failures === givenUpAfter) deps.onProgress()
     }
   }
 
@@ -247,8 +251,10 @@ export function createWanted(deps: WantedDeps): Wanted {
         else continue
         incomplete = undefined
       }
-      if (isOther) void readAgain()
+      if (isOther) void readAgain().then(deps.onProgress)
       else if (reading === undefined) readSeq = statements.cursor?.seq ?? 0
+      if (events.some(({ fact }) => fact.type === 'selected' || fact.type === 'unselected'))
+        deps.onProgress()
       begin()
     },
     isIncomplete(repositoryId, digest) {

@@ -38,11 +38,14 @@ export interface SourcesOfBlob {
 
 export interface SourcesOptions {
   readonly mirrorsOf?: (upstream: string) => Mirrors
+  /** The edges of the site that are asked before anybody else. */
+  readonly peersOf?: (origin: Origin, digest: Digest) => readonly MirrorOfRepository[]
   /** Milliseconds, monotonic. */
   readonly now?: () => number
 }
 
-interface MirrorOfRepository {
+/** Somebody who is asked before the upstream. */
+export interface MirrorOfRepository {
   readonly client: UpstreamClient
   readonly repository: RepositoryName
   readonly waitMs: number
@@ -60,6 +63,7 @@ export function createSources(
   client: (upstream: string) => UpstreamClient,
   {
     mirrorsOf = () => ({ list: [], waitMs: 0 }),
+    peersOf = () => [],
     now = () => performance.now(),
   }: SourcesOptions = {},
 ): Sources {
@@ -67,6 +71,16 @@ export function createSources(
   const isBelieved = ({ id }: { readonly id: string }): boolean =>
     now() - (liedAt.get(id) ?? -Infinity) >= lieMs
 
+  const isUsed = ({ client: { entry } }: MirrorOfRepository): boolean => isBelieved(entry)
+
+  const before = (
+    origin: Origin,
+    digest: Digest,
+    { isPeer }: UpstreamRequest,
+  ): readonly MirrorOfRepository[] => [
+    ...(isPeer === true ? [] : peersOf(origin, digest).filter(isUsed)),
+    ...mirrorsFor(origin),
+  ]
   const mirrorsFor = ({ upstream, repository }: Origin): readonly MirrorOfRepository[] => {
     const { list, waitMs } = mirrorsOf(upstream)
     return list.filter(isBelieved).flatMap((mirror) => {
@@ -80,7 +94,7 @@ export function createSources(
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const isShared = upstream.entry.kind === 'primary'
-      const mirrors = mirrorsFor(origin).map((mirror) => ({
+      const mirrors = before(origin, digest, request).map((mirror) => ({
         ...mirror.client.openBlob(mirror.repository, digest, forMirror(request)),
         patienceMs: mirror.waitMs,
       }))
@@ -91,7 +105,7 @@ export function createSources(
       }
     },
     async manifest(origin, digest, request) {
-      for (const mirror of mirrorsFor(origin)) {
+      for (const mirror of before(origin, digest, request)) {
         const found = await manifestOfMirror(mirror, digest, request)
         if (found !== undefined) return found
       }

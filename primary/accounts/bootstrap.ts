@@ -62,16 +62,22 @@ export function createBootstrap(deps: BootstrapDeps) {
       const scope = everything ? '*' : ids
       const known = await edges.get(edge.id)
       const stored = await edges.getSecretHash(edge.id)
+      const isKnown =
+        known !== undefined && stored !== undefined && (await passwords.verify(edge.secret, stored))
       const isSame =
-        known !== undefined &&
-        stored !== undefined &&
+        isKnown &&
         known.name === edge.name &&
         known.acceptsPeople === edge.acceptPeople &&
-        JSON.stringify(known.scope) === JSON.stringify(scope) &&
-        (await passwords.verify(edge.secret, stored))
+        JSON.stringify(known.scope) === JSON.stringify(scope)
       if (!isSame) {
         const { id, name, acceptPeople: acceptsPeople } = edge
-        await edges.put({ id, name, scope, acceptsPeople }, hashGenerated(edge.secret), now())
+        // Whoever has a new secret may have a new key.
+        const written = {
+          secretHash: hashGenerated(edge.secret),
+          keepsKey: isKnown,
+          now: now(),
+        }
+        await edges.put({ id, name, scope, acceptsPeople }, written)
       }
       const names = new Set(found.map(({ name }) => name))
       const unknown = everything ? [] : edge.scope.filter((name) => !names.has(name))

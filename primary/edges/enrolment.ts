@@ -144,7 +144,7 @@ export function createEnrolment({ tokens, edges, passwords, keys, limit, now }: 
         if (edge === undefined)
           throw new ApiError(
             'CONFLICT',
-            'this edge has another key: a copy of it runs elsewhere, or its folder was lost; revoke it and join anew',
+            'this edge has another key: a copy of it runs elsewhere, or its folder was lost; revoke it and join anew, or give an edge of the configuration a new secret',
           )
         return certify(edge, publicKey)
       })

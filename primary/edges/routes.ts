@@ -8,13 +8,19 @@ import type { Deed } from '../store/audit.ts'
 import { edgeFields, type Edge, type Edges } from '../store/edges.ts'
 import type { JoinToken, JoinTokens } from '../store/join-tokens.ts'
 import type { Projects } from '../store/projects.ts'
+import type { Robots } from '../store/robots.ts'
 import type { Enrolment } from './enrolment.ts'
+import { exposureOf } from './exposure.ts'
+import type { EdgeAtWork, Inventory } from './inventory.ts'
+import type { EdgeStatus } from './status.ts'
 
 export interface EdgeRouteDeps {
   readonly edges: Edges
   readonly joinTokens: Pick<JoinTokens, 'list' | 'remove'>
   readonly enrolment: Enrolment
-  readonly projects: Pick<Projects, 'findForGrant' | 'namesOf'>
+  readonly inventory: Inventory
+  readonly projects: Pick<Projects, 'findForGrant' | 'ids' | 'namesOf'>
+  readonly robots: Pick<Robots, 'all'>
   /** Epoch ms. */
   readonly now: () => number
 }
@@ -62,12 +68,65 @@ const shownFields = {
   accept_people: Type.Boolean(),
 }
 
+const count = Type.Integer({ minimum: 0 })
+const statusModel = Type.Object({
+  version: Type.String(),
+  last_seen: timestamp,
+  lag_events: Type.Integer({
+    minimum: 0,
+    description: 'Events of the log that it has not recorded.',
+  }),
+  lag_seconds: Type.Integer({ minimum: 0, description: 'Since the first of them.' }),
+  held_lag_events: Type.Integer({
+    minimum: 0,
+    description: 'Events up to which it does not hold yet what rules bring.',
+  }),
+  waiting_bytes: Type.Integer({ minimum: 0, description: 'Of what rules bring, still to come.' }),
+  cache_bytes: count,
+  cache_size_bytes: count,
+  hit_ratio: Type.Optional(
+    Type.Number({
+      minimum: 0,
+      maximum: 1,
+      description: 'Since it started; not there before it served anything.',
+    }),
+  ),
+  served_bytes: count,
+  clock_skew_ms: Type.Integer({ description: 'How far its clock is ahead.' }),
+  last_error: Type.String(),
+  failures: Type.Integer({
+    minimum: 0,
+    description: 'Manifests that rules selected and that it could not get.',
+  }),
+})
+
 const edgeModel = Type.Object({
   ...shownFields,
-  state: Type.Union([Type.Literal('ready'), Type.Literal('suspended')]),
+  state: Type.Union(
+    (['joining', 'ready', 'degraded', 'away', 'suspended'] as const).map((state) =>
+      Type.Literal(state),
+    ),
+    {
+      description:
+        'joining: not heard of yet. degraded: it says what is wrong, its clock is off, or it lags. away: not heard of for three minutes.',
+    },
+  ),
+  status: Type.Optional(statusModel),
   enrolled: Type.Boolean({ description: 'Whether it joined by a token; else it is configured.' }),
   creation_time: timestamp,
   update_time: timestamp,
+})
+
+const exposureModel = Type.Object({
+  projects: Type.Array(Type.String()),
+  robots: Type.Array(
+    Type.Object({
+      id: Type.Integer(),
+      name: Type.String(),
+      project: Type.Optional(Type.String({ description: 'Not there: it is of the system.' })),
+    }),
+  ),
+  accept_people: Type.Boolean({ description: 'Whether people may log in through it.' }),
 })
 
 const tokenModel = Type.Object({
@@ -123,7 +182,8 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
   const show = async (edge: Edge) => (await showAll([edge]))[0]
   const showAll = async (shown: readonly Edge[]) => {
     const names = await projects.namesOf(shown.flatMap(({ scope }) => (scope === '*' ? [] : scope)))
-    return shown.map((edge) => showEdge(edge, names))
+    const atWork = await deps.inventory.of(shown)
+    return shown.map((edge) => showEdge(edge, { names, atWork: atWork.get(edge.id) }))
   }
   const answerWith = async (edge: Edge | undefined) => {
     if (edge === undefined) throw noSuchEdge()
@@ -184,6 +244,27 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
     params: byId,
     responses: { 200: edgeModel },
     handle: async ({ params }) => answerWith(await edges.get(params.edge_id)),
+  })
+
+  api.route({
+    method: 'GET',
+    path: '/edges/:edge_id/exposure',
+    tag,
+    summary:
+      'What whoever has the machine of an edge may have read, and whose secrets it may have seen',
+    permission: { of: 'system', permission: 'edge:read' },
+    params: byId,
+    responses: { 200: exposureModel },
+    handle: async ({ params }) => {
+      const edge = await edges.get(params.edge_id)
+      if (edge === undefined) throw noSuchEdge()
+      const { projects, robots, acceptsPeople } = await exposureOf(edge, deps)
+      const shown = robots.map(({ project, ...robot }) => ({
+        ...robot,
+        ...(project !== undefined && { project }),
+      }))
+      return { status: 200, body: { projects, robots: shown, accept_people: acceptsPeople } }
+    },
   })
 
   api.route({
@@ -350,7 +431,11 @@ function showScope(scope: '*' | readonly number[], names: Names): '*' | readonly
   return scope.flatMap((id) => names.get(id) ?? []).sort()
 }
 
-function showEdge(edge: Edge, names: Names) {
+function showEdge(
+  edge: Edge,
+  { names, atWork }: { readonly names: Names; readonly atWork: EdgeAtWork | undefined },
+) {
+  const { condition = 'joining', status } = atWork ?? {}
   return {
     id: edge.id,
     name: edge.name,
@@ -359,10 +444,29 @@ function showEdge(edge: Edge, names: Names) {
     labels: edge.labels,
     scope: showScope(edge.scope, names),
     accept_people: edge.acceptsPeople,
-    state: edge.state,
+    state: condition,
+    ...(status !== undefined && { status: showStatus(status) }),
     enrolled: edge.enrolled,
     creation_time: edge.createdAt.toISOString(),
     update_time: edge.updatedAt.toISOString(),
+  }
+}
+
+function showStatus(status: EdgeStatus) {
+  return {
+    version: status.version,
+    last_seen: status.lastSeen.toISOString(),
+    lag_events: status.lagEvents,
+    lag_seconds: status.lagSeconds,
+    held_lag_events: status.heldLagEvents,
+    waiting_bytes: status.waitingBytes,
+    cache_bytes: status.cacheBytes,
+    cache_size_bytes: status.cacheSizeBytes,
+    ...(status.hitRatio !== undefined && { hit_ratio: status.hitRatio }),
+    served_bytes: status.servedBytes,
+    clock_skew_ms: status.clockSkewMs,
+    last_error: status.lastError,
+    failures: status.failures,
   }
 }
 

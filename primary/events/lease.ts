@@ -19,6 +19,8 @@ export interface LeasesDeps {
   readonly events: Pick<Events, 'position'>
   readonly states: Pick<EdgeStates, 'put'>
   readonly projectIds: () => Promise<readonly number[]>
+  /** Tells all edges where this one is reached now. */
+  readonly setPeerUrl: (edgeId: string, url: string | undefined) => Promise<void>
   readonly signing: () => KeyRing['signing']
   readonly log: Logger
   readonly now: () => number
@@ -32,6 +34,7 @@ export function createLeases({
   events,
   states,
   projectIds,
+  setPeerUrl,
   signing,
   log,
   now,
@@ -57,7 +60,8 @@ export function createLeases({
   const readProjects = createSharedRead(projectIds)
 
   return {
-    async grant(edge, { nonce, ...state }) {
+    async grant(edge, { nonce, peerUrl, ...state }) {
+      if (peerUrl !== edge.peerUrl) await setPeerUrl(edge.edgeId, peerUrl)
       waiting.set(edge.edgeId, { edgeId: edge.edgeId, ...state, seenAt: new Date(now()) })
       const { scope } = edge
       // Before the head: a project that comes to be in between is told of by the log.

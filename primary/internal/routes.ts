@@ -28,6 +28,7 @@ const leaseModel = Compile(
     applied: place,
     heldSeq: count,
     waitingBytes: count,
+    peerUrl: Type.Optional(Type.String({ pattern: '^https://[A-Za-z0-9.:_\\[\\]-]{1,255}$' })),
     report: Type.Object({
       version: word(64),
       clock: count,

@@ -1,4 +1,5 @@
 import type { LogPlace } from '../../shared/replication/chain.ts'
+import { eventsBetween } from '../edges/status.ts'
 import type { Execution, TaskCounts, TaskRow } from '../store/executions.ts'
 import type { RosterMember } from '../store/roster.ts'
 
@@ -103,10 +104,8 @@ export function statusOf(execution: Execution, counts: TaskCounts): Execution['s
   return stopped > 0 ? 'Stopped' : 'Succeed'
 }
 
-/** By (epoch, seq): an edge of an older epoch has everything before it. */
+/** Undefined before it is known where the execution ends; an edge that was never heard of has everything before it. */
 function lagOf(place: LogPlace | undefined, held: LogPlace | undefined): number | undefined {
   if (place === undefined) return undefined
-  if (held === undefined) return place.seq
-  if (held.epoch !== place.epoch) return held.epoch > place.epoch ? 0 : place.seq
-  return Math.max(0, place.seq - held.seq)
+  return held === undefined ? place.seq : eventsBetween(held, place)
 }

@@ -37,6 +37,8 @@ export interface EdgePlace {
 
 /** An edge as the primary knows it, without its secret. */
 export interface Edge extends EdgeRights, EdgePlace {
+  /** Where other edges of its site reach it; undefined: they do not. */
+  readonly peerUrl: string | undefined
   /** Neither a suspended one nor who logs in through it gets anything. */
   readonly state: 'ready' | 'suspended'
   /** Whether it joined by a token; the others stand in the configuration, which says again at each start what they are. */
@@ -68,6 +70,7 @@ const columns = [
   'labels',
   'suspended',
   'public_key',
+  'peer_url',
   'created_at',
   'updated_at',
 ] as const
@@ -180,8 +183,30 @@ export function createEdges(records: Records) {
       })
     },
 
+    /** Tells all edges where one of them is reached by the others of its site; undefined: nowhere. */
+    setPeerUrl(id: string, url: string | undefined, now: Date): Promise<void> {
+      return records.transaction().execute(async (trx) => {
+        const changed = await trx
+          .updateTable('edges')
+          .set({ peer_url: url ?? '' })
+          .where('id', '=', id)
+          .where('deleted_at', 'is', null)
+          .where('peer_url', '!=', url ?? '')
+          .returning('id')
+          .executeTakeFirst()
+        if (changed !== undefined) await appendRosterEvent(trx, id, now)
+      })
+    },
+
     /** Writes an edge as the configuration has it: a new one, or the new state of a known one. */
-    put(edge: EdgeRights, secretHash: string, now: Date): Promise<void> {
+    put(
+      edge: EdgeRights,
+      {
+        secretHash,
+        keepsKey,
+        now,
+      }: { readonly secretHash: string; readonly keepsKey: boolean; readonly now: Date },
+    ): Promise<void> {
       return records.transaction().execute(async (trx) => {
         const state = {
           name: edge.name,
@@ -191,6 +216,7 @@ export function createEdges(records: Records) {
           updated_at: now,
           deleted_at: null,
           deletion_id: null,
+          ...(!keepsKey && { public_key: null }),
         }
         await trx
           .insertInto('edges')
@@ -308,8 +334,17 @@ export async function rosterOf(
 }
 
 function rosterEdgeOf(edge: Edge): RosterEdge {
-  const { id: edgeId, name, site, region, labels, scope } = edge
-  return { edgeId, name, site, region, labels, scope, suspended: edge.state === 'suspended' }
+  const { id: edgeId, name, site, region, labels, scope, peerUrl } = edge
+  return {
+    edgeId,
+    name,
+    site,
+    region,
+    labels,
+    scope,
+    suspended: edge.state === 'suspended',
+    ...(peerUrl !== undefined && { peerUrl }),
+  }
 }
 
 function readEdge(row: Pick<Selectable<EdgesTable>, (typeof columns)[number]>): Edge {
@@ -323,6 +358,7 @@ function readEdge(row: Pick<Selectable<EdgesTable>, (typeof columns)[number]>): 
     labels: row.labels,
     state: row.suspended ? 'suspended' : 'ready',
     enrolled: row.public_key !== null,
+    peerUrl: row.peer_url === '' ? undefined : row.peer_url,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }

@@ -118,6 +118,18 @@ export function createEvents(records: Records) {
       return { epoch, seq, waiting }
     },
 
+    /** When the first event after each of these was numbered, as far as the log reaches back; without one, it is missing. */
+    async firstAfter(seqs: readonly number[]): Promise<ReadonlyMap<number, Date>> {
+      const asked = [...new Set(seqs)]
+      if (asked.length === 0) return new Map()
+      const { rows } = await sql<{ readonly seq: number; readonly at: Date }>`
+        SELECT asked.seq, first.at FROM unnest(${asked}::bigint[]) AS asked (seq)
+        CROSS JOIN LATERAL (SELECT at FROM events WHERE events.seq > asked.seq ORDER BY events.seq LIMIT 1) AS first`.execute(
+        records,
+      )
+      return new Map(rows.map(({ seq, at }) => [seq, at]))
+    },
+
     /** The events after `seq`, in order, at most a thousand. A gap before the first means that the log was trimmed. */
     async readAfter(seq: number): Promise<readonly NumberedEvent[]> {
       const rows = await records

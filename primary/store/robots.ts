@@ -160,6 +160,17 @@ export function createRobots(records: Records) {
       return { rows: rows.map(readRobot), total: counted.total }
     },
 
+    /** Every robot, of projects and of the system. */
+    async all(): Promise<readonly Robot[]> {
+      const rows = await records
+        .selectFrom('robots')
+        .select(columns)
+        .where('deleted_at', 'is', null)
+        .orderBy('id')
+        .execute()
+      return rows.map(readRobot)
+    },
+
     /**
      * Creates a robot.
      * @throws ApiError CONFLICT when the name is taken, NOT_FOUND when the project is gone

@@ -244,6 +244,8 @@ export interface EdgesTable extends Deletable {
   public_key: ColumnType<string | null, string | null | undefined, string | null>
   /** Small and never used again: a task of an execution is numbered by it. */
   number: Generated<number>
+  /** Where other edges of its site reach it, as it said; empty: they do not. */
+  peer_url: ColumnType<string, string | undefined, string>
   created_at: Instant
   updated_at: Instant
 }

@@ -26,7 +26,7 @@ export interface HttpClient {
 
 export interface HttpRequest {
   /** A HEAD or GET is sent once more when a kept connection turns out to be closed. */
-  readonly method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
+  readonly method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly body?: string | Buffer
   /** The longest body that is read; 1 MiB without. */

@@ -17,6 +17,8 @@ export interface DoorOptions {
    * system's CAs, and never learns who we are.
    */
   readonly ownOrigin?: URL
+  /** The name that certificates must be for, instead of the URL's host. */
+  readonly servername?: string | undefined
   /** Who is reached through a proxy; nobody without. */
   readonly chooseProxy?: ChooseProxy | undefined
 }
@@ -42,11 +44,12 @@ interface TargetOptions {
   readonly lookup: LookupFunction
   readonly rejectUnauthorized: true
   readonly secureContext?: SecureContext
+  readonly servername?: string
 }
 
 /** Who may be dialled, by which way, whom we trust there, and who we say that we are. */
 export function createDoor(options: DoorOptions & { readonly connectTimeoutMs: number }): Door {
-  const { guard, chooseProxy, connectTimeoutMs } = options
+  const { guard, chooseProxy, servername, connectTimeoutMs } = options
   const contextFor = createContexts(options)
   /** By host and port: a look-up is not told the port, which the guard wants. */
   const connectors = new LRUCache<string, buildConnector.connector>({ max: 64 })
@@ -57,6 +60,7 @@ export function createDoor(options: DoorOptions & { readonly connectTimeoutMs: n
       lookup: guard.lookupFor(target.port),
       rejectUnauthorized: true,
       ...(secureContext && { secureContext }),
+      ...(servername !== undefined && { servername }),
     }
   }
 

@@ -135,6 +135,8 @@ export interface RosterEdge {
   /** `*`, or the ids of the projects that it may read. */
   readonly scope: '*' | readonly number[]
   readonly suspended: boolean
+  /** Where other edges of its site reach it; absent: they do not. */
+  readonly peerUrl?: string
 }
 
 /** A replication rule as its edges know it: they see themselves whether it selects them. */

@@ -13,6 +13,8 @@ export interface LeaseRequest {
   readonly heldSeq: number
   /** Of what is still to come. */
   readonly waitingBytes: number
+  /** Where other edges of its site reach it; absent: they do not. */
+  readonly peerUrl?: string
   readonly report: EdgeReport
 }
 

@@ -54,13 +54,13 @@ export interface UpstreamObserver {
  */
 export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
   const { entry, allow = [], timeouts, observer = {}, now = () => performance.now() } = deps
-  const { url, ca, clientCertificate } = entry
+  const { url, ca, clientCertificate, servername } = entry
   const guard = createGuard({
     configured: originsOf(entry),
     allow,
     ...(deps.ownPorts && { ownPorts: deps.ownPorts }),
   })
-  const own = { ca, clientCertificate, ownOrigin: url }
+  const own = { ca, clientCertificate, servername, ownOrigin: url }
   const connection = { guard, ...own, chooseProxy: deps.chooseProxy, ...timeouts }
   const http = createHttpClient({ ...connection, maxSockets: entry.maxApiRequests })
   // Wider than the lane, which alone decides: bodies that are given up linger for a moment.

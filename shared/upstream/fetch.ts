@@ -69,6 +69,8 @@ export interface UpstreamRequest {
   readonly credential?: Credential | 'anonymous' | undefined
   /** Whose request it is, where that is not the edge: what is remembered of one caller's is not another's. */
   readonly identity?: string | undefined
+  /** Another edge of the site asks for it: only the upstream itself may be asked. */
+  readonly isPeer?: boolean | undefined
   /** Further request headers for the upstream itself: the request id. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined

@@ -14,6 +14,8 @@ export interface RegistryEntry {
   readonly ca?: string | undefined
   /** Shown to the url's origin only, where that asks for one. */
   readonly clientCertificate?: ClientCertificate | undefined
+  /** The name that its certificate must be for, instead of the url's host. */
+  readonly servername?: string | undefined
   /** Sent only to the url's origin and its realm hosts. */
   readonly credential?: Credential | undefined
   /** `host` or `host:port` besides the url's own that may issue its tokens. */

@@ -10,6 +10,7 @@ import { createRobotAccounts } from '../../primary/accounts/robots.ts'
 import { createUsers } from '../../primary/accounts/users.ts'
 import { createLabelService } from '../../primary/catalog/labels.ts'
 import { createEnrolment } from '../../primary/edges/enrolment.ts'
+import { createInventory } from '../../primary/edges/inventory.ts'
 import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-keys.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
 import { createExecutionService } from '../../primary/replication/executions.ts'
@@ -19,7 +20,9 @@ import { createArtifacts } from '../../primary/store/artifacts.ts'
 import { createAudit } from '../../primary/store/audit.ts'
 import { createCatalog } from '../../primary/store/catalog.ts'
 import type { Records } from '../../primary/store/database.ts'
+import { createEdgeStates } from '../../primary/store/edge-states.ts'
 import { createEdges } from '../../primary/store/edges.ts'
+import { createEvents } from '../../primary/store/events.ts'
 import { createExecutions } from '../../primary/store/executions.ts'
 import { createJoinTokens } from '../../primary/store/join-tokens.ts'
 import { createLabels } from '../../primary/store/labels.ts'
@@ -172,7 +175,13 @@ export async function startAdmin(
         limit: createLogInLimit(rate),
         now,
       }),
+      inventory: createInventory({
+        states: createEdgeStates(records),
+        events: createEvents(records),
+        now,
+      }),
       projects,
+      robots,
       now,
     },
     replication: {

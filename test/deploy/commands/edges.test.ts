@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
 import { formatBasic } from '../../../shared/auth/basic.ts'
@@ -14,6 +14,22 @@ import { runProgram } from '../program.ts'
 
 let api: AdminApiServer
 
+const status = {
+  version: '1.2.3',
+  last_seen: '2026-11-02T00:00:00.000Z',
+  lag_events: 12,
+  lag_seconds: 300,
+  held_lag_events: 40,
+  waiting_bytes: 1.5 * 2 ** 30,
+  cache_bytes: 700 * 2 ** 20,
+  cache_size_bytes: 10 * 2 ** 30,
+  hit_ratio: 0.754,
+  served_bytes: 2 ** 41,
+  clock_skew_ms: -2000,
+  last_error: 'the disk is full',
+  failures: 3,
+}
+
 const edge = (number: number) => ({
   id: `rack-${number}`,
   name: `Rack ${number}`,
@@ -23,6 +39,7 @@ const edge = (number: number) => ({
   scope: number === 1 ? '*' : ['library', 'team'],
   accept_people: false,
   state: number === 1 ? 'ready' : 'suspended',
+  ...(number === 1 && { status }),
   creation_time: '2026-11-01T00:00:00.000Z',
   update_time: '2026-11-02T00:00:00.000Z',
   enrolled: true,
@@ -66,9 +83,9 @@ describe('edges list', () => {
     assert.deepEqual([code, stderr], [0, ''])
     assert.equal(
       stdout,
-      `ID      NAME    SITE  REGION  STATE      LABELS
-rack-1  Rack 1  hall  -       ready      arch=arm64,tier=gold
-rack-2  Rack 2  hall  -       suspended  arch=arm64,tier=gold
+      `ID      NAME    SITE  REGION  STATE      VERSION  LAG      CACHE         HITS  LABELS
+rack-1  Rack 1  hall  -       ready      1.2.3    12 (5m)  700MiB/10GiB  75%   arch=arm64,tier=gold
+rack-2  Rack 2  hall  -       suspended  -        -        -             -     arch=arm64,tier=gold
 `,
     )
     assert.deepEqual(calls(), ['GET /api/v2.0/edges?page=1&page_size=100'])
@@ -101,6 +118,24 @@ test('edges show says all that is known', async (t) => {
     reply: () => ({ body: edge(2) }),
   })
   assert.deepEqual(JSON.parse(json), edge(2))
+})
+
+test('edges show says what an edge said of itself', async (t) => {
+  const { stdout } = await edges(t, ['show', 'rack-1'], { reply: () => ({ body: edge(1) }) })
+  const rows = new Map(stdout.split('\n').map((line) => [line.slice(0, 13).trim(), line.slice(15)]))
+  for (const [name, value] of [
+    ['version', '1.2.3'],
+    ['last heard of', '2026-11-02T00:00:00.000Z'],
+    ['lag', '12 (5m)'],
+    ['rules', '40 events, 1.5GiB to come'],
+    ['cache', '700MiB/10GiB'],
+    ['hit ratio', '75%'],
+    ['served', '2.0TiB'],
+    ['clock', '2s behind'],
+    ['could not get', '3 manifests that rules bring'],
+    ['last error', 'the disk is full'],
+  ] as const)
+    assert.equal(rows.get(name), value, name)
 })
 
 describe('edges token', () => {
@@ -161,20 +196,127 @@ describe('edges token', () => {
   }
 })
 
-test('edges are suspended, resumed and, with --yes, revoked', async (t) => {
+test('edges are suspended and resumed', async (t) => {
   for (const [args, call] of [
     [['suspend', 'rack-1'], 'POST /api/v2.0/edges/rack-1/suspend'],
     [['resume', 'rack-1'], 'POST /api/v2.0/edges/rack-1/resume'],
-    [['revoke', 'rack-1', '--yes'], 'DELETE /api/v2.0/edges/rack-1'],
     [['suspend', '../users/1'], 'POST /api/v2.0/edges/..%2Fusers%2F1/suspend'],
   ] as const) {
     const { code, stdout, stderr } = await edges(t, args)
     assert.deepEqual([code, stderr, calls()], [0, '', [call]])
     assert.match(stdout, /^The edge '.*\.\n$|^The edge '.*\n$/)
   }
-  const { code, stderr } = await edges(t, ['revoke', 'rack-1'])
-  assert.deepEqual([code, api.calls.length], [1, 0])
-  assert.match(stderr, /^outport: nobody can be asked here .*--yes\n$/)
+})
+
+describe('edges revoke', () => {
+  const exposure = {
+    projects: ['library', 'team'],
+    robots: [
+      { id: 3, name: 'robot$team+puller', project: 'team' },
+      { id: 4, name: 'robot$gone' },
+      { id: 5, name: 'robot$every' },
+    ],
+    accept_people: true,
+  }
+  const reply = ({ method, path }: AdminApiCall): AdminApiReply => {
+    if (path.endsWith('/exposure')) return { body: exposure }
+    if (method !== 'PATCH') return {}
+    if (path.endsWith('/4')) return { status: 404, body: { errors: [] } }
+    return { body: { secret: `NewSecret${path.at(-1)}` } }
+  }
+  const asked = ['GET /api/v2.0/edges/rack-1/exposure']
+  const revoked = [...asked, 'DELETE /api/v2.0/edges/rack-1']
+  const rotated = [...revoked, ...[3, 4, 5].map((id) => `PATCH /api/v2.0/robots/${id}`)]
+  const secrets = 'robot$team+puller\tNewSecret3\nrobot$every\tNewSecret5\n'
+
+  test('says what the edge could read, and ends nothing unless it is meant', async (t) => {
+    const { code, stdout, stderr } = await edges(t, ['revoke', 'rack-1'], { reply })
+    assert.deepEqual([code, stdout, calls()], [1, '', asked])
+    assert.match(stderr, /may read what is in library, team\.$/m)
+    assert.match(stderr, /^ {2}robot\$team\+puller\n {2}robot\$gone\n {2}robot\$every$/m)
+    assert.match(stderr, /passwords/)
+    assert.match(stderr, /^outport: nobody can be asked here .*--yes\n$/m)
+  })
+
+  test('ends it with --yes, and leaves the robots alone', async (t) => {
+    const { code, stdout } = await edges(t, ['revoke', 'rack-1', '--yes'], { reply })
+    assert.deepEqual([code, calls()], [0, revoked])
+    assert.match(stdout, /^The edge 'rack-1' is revoked\..*\n$/)
+    const json = await edges(t, ['revoke', 'rack-1', '--yes', '--json'], { reply })
+    assert.deepEqual(JSON.parse(json.stdout), exposure)
+  })
+
+  test('gives the robots new secrets after that, and says which it could not', async (t) => {
+    const args = ['revoke', 'rack-1', '--yes', '--rotate-robots']
+    const { code, stdout, stderr } = await edges(t, args, { reply })
+    assert.deepEqual([code, stdout, calls()], [1, secrets, rotated])
+    assert.deepEqual(api.calls[2]?.body, { secret: '' })
+    const { stdout: json } = await edges(t, [...args, '--json'], { reply })
+    assert.deepEqual(
+      json
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as unknown),
+      [
+        exposure,
+        { id: 3, name: 'robot$team+puller', secret: 'NewSecret3' },
+        { id: 5, name: 'robot$every', secret: 'NewSecret5' },
+      ],
+    )
+    assert.match(stderr, /^2 of 3 robots have a new secret/m)
+    assert.match(stderr, /^no new secret for robot\$gone \(id 4\): it is not there any more$/m)
+  })
+
+  test('writes them to a new file that only its owner may read', async (t) => {
+    const output = join(await tempFolder(t), 'secrets')
+    const args = ['revoke', 'rack-1', '--yes', '--rotate-robots', '--output', output]
+    const { stdout, stderr } = await edges(t, args, { reply })
+    assert.equal(stdout, '')
+    assert.ok(!stderr.includes('NewSecret'))
+    assert.equal(await readFile(output, 'utf8'), secrets)
+    assert.equal((await stat(output)).mode & 0o777, 0o600)
+    const again = await edges(t, args, { reply })
+    assert.deepEqual([again.code, calls()], [1, asked])
+    assert.match(again.stderr, /is there already/)
+    const alone = await edges(t, ['revoke', 'rack-1', '--yes', '--output', output], { reply })
+    assert.deepEqual([alone.code, api.calls.length], [2, 0])
+  })
+})
+
+describe('edges tokens', () => {
+  test('lists them, and what became of them', async (t) => {
+    const shown = (id: string, fields: object) => ({
+      id,
+      name: 'rack',
+      scope: ['a', 'b'],
+      expires_at: '2026-01-01T00:00:00.000Z',
+      ...fields,
+    })
+    const body = [
+      shown('t1', { edge_id: 'e1' }),
+      shown('t2', {}),
+      shown('t3', { scope: '*', expires_at: '2999-01-01T00:00:00.000Z' }),
+    ]
+    const { code, stdout } = await edges(t, ['tokens', 'list'], { reply: () => ({ body }) })
+    assert.deepEqual([code, calls()], [0, ['GET /api/v2.0/edges/tokens']])
+    assert.equal(
+      stdout,
+      `ID  NAME  STATE    PROJECTS  EXPIRES                   EDGE
+t1  rack  used     a,b       2026-01-01T00:00:00.000Z  e1
+t2  rack  expired  a,b       2026-01-01T00:00:00.000Z  -
+t3  rack  open     all       2999-01-01T00:00:00.000Z  -
+`,
+    )
+  })
+
+  test('takes one back', async (t) => {
+    const { code, stdout } = await edges(t, ['tokens', 'remove', 't1'])
+    assert.deepEqual([code, calls()], [0, ['DELETE /api/v2.0/edges/tokens/t1']])
+    assert.match(stdout, /'t1'/)
+    const none = await edges(t, ['tokens', 'remove', 't1'], { reply: () => ({ status: 404 }) })
+    assert.equal(none.code, 1)
+    assert.match(none.stderr, /there is no join token 't1'.*edges tokens list/)
+  })
 })
 
 describe('edges set', () => {

@@ -301,6 +301,9 @@ const table: Readonly<Record<string, readonly Row[]>> = {
     { path: '/edges/tokens/none', may: 'sysadmin', answers: [404] },
   ],
   'GET /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
+  'GET /edges/:edge_id/exposure': [
+    { path: '/edges/none/exposure', may: 'sysadmin', answers: [404] },
+  ],
   'PUT /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', body: {}, answers: [404] }],
   'POST /edges/:edge_id/suspend': [
     { path: '/edges/none/suspend', may: 'sysadmin', answers: [404] },

@@ -23,7 +23,14 @@ before(async () => {
     ['edge-paris', 'paris'],
   ] as const) {
     const edges = createEdges(primary.records)
-    await edges.put({ id, name: id, scope: '*', acceptsPeople: false }, 'hash', new Date())
+    await edges.put(
+      { id, name: id, scope: '*', acceptsPeople: false },
+      {
+        secretHash: 'hash',
+        keepsKey: false,
+        now: new Date(),
+      },
+    )
     await edges.change(id, { site }, { actor: { username: '', address: '' }, now: new Date() })
   }
 })
@@ -457,7 +464,14 @@ test('edges that may not read the project have no task, and groups follow where 
   const edges = createEdges(primary.records)
   const deed = { actor: { username: '', address: '' }, now: new Date() }
   const put = (id: string, scope: '*' | readonly number[]) =>
-    edges.put({ id, name: id, scope, acceptsPeople: false }, 'hash', new Date())
+    edges.put(
+      { id, name: id, scope, acceptsPeople: false },
+      {
+        secretHash: 'hash',
+        keepsKey: false,
+        now: new Date(),
+      },
+    )
   await put('edge-rome', '*')
   await put('edge-vatican', [1])
   for (const id of ['edge-rome', 'edge-vatican']) await edges.change(id, { site: 'rome' }, deed)

@@ -1,0 +1,72 @@
+import type { TLSSocket } from 'node:tls'
+import { OciError } from '../../shared/oci/errors.ts'
+import { projectOf } from '../../shared/oci/reference.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
+import { edgeOfCertificate } from '../../shared/trust/pki.ts'
+import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
+import type { Statements } from '../cache/statements.ts'
+
+export interface PeerAccessDeps {
+  /** The primary's id in the table of upstreams. */
+  readonly upstream: string
+  readonly statements: Pick<
+    Statements,
+    'edge' | 'project' | 'projectIdOf' | 'repositoryId' | 'isGone'
+  >
+  /** Whether an upstream's content may be read by everybody who reaches a listener. */
+  readonly isOpen: (upstream: string) => boolean
+}
+
+/**
+ * What other edges may have from this one: by their certificates, and by what the primary's roster says that they may
+ * read. Out of scope is unknown. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
+ */
+export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDeps): Authorise {
+  const edgeOf = ({ connection }: EdgeCaller): RosterEdge => {
+    const known = connection && certified(connection)
+    const edge = known === undefined ? undefined : statements.edge(known)
+    if (edge === undefined || edge.suspended)
+      throw new OciError('DENIED', 'this certificate is of no edge that the primary lists')
+    return edge
+  }
+  return {
+    isOpen,
+    ping: (caller) => Promise.resolve(edgeOf(caller)).then(() => undefined),
+    known: () => undefined,
+    pull(caller, target) {
+      const { scope } = edgeOf(caller)
+      refuseNames(target)
+      const { entry, repository } = target
+      if (entry.id !== upstream) {
+        if (isOpen(entry.id)) return Promise.resolve({ isPeer: true })
+        throw unknown()
+      }
+      const project = statements.projectIdOf(projectOf(repository))
+      const isKnown =
+        project !== undefined &&
+        (scope === '*' || scope.includes(project)) &&
+        !statements.isGone(project) &&
+        statements.repositoryId(project, repository) !== undefined
+      if (!isKnown) throw unknown()
+      return Promise.resolve({ project, isPeer: true })
+    },
+  }
+}
+
+function refuseNames({ path }: PullTarget): void {
+  const isProved =
+    path.kind === 'blob' || (path.kind === 'manifest' && path.reference?.kind === 'digest')
+  if (!isProved)
+    throw new OciError('UNSUPPORTED', 'an edge gives another one only what a digest proves', {
+      status: 404,
+    })
+}
+
+function unknown(): OciError {
+  return new OciError('NAME_UNKNOWN', 'there is no such repository')
+}
+
+function certified(socket: Partial<TLSSocket>): string | undefined {
+  const certificate = socket.authorized === true ? socket.getPeerX509Certificate?.() : undefined
+  return certificate && edgeOfCertificate(certificate)?.edgeId
+}

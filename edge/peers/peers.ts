@@ -1,0 +1,130 @@
+import type { Digest } from '../../shared/oci/digest.ts'
+import { isRepositoryName } from '../../shared/oci/reference.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
+import { createHomes, type Homes } from '../../shared/site/home.ts'
+import { edgeCertificateName } from '../../shared/trust/pki.ts'
+import type { ChooseProxy } from '../../shared/http/proxy.ts'
+import { createUpstreamClient, type UpstreamTimeouts } from '../../shared/upstream/client.ts'
+import type { UpstreamClient } from '../../shared/upstream/fetch.ts'
+import { createRegistries } from '../../shared/upstream/registries.ts'
+import type { Origin } from '../cache/cache-index.ts'
+import type { Statements } from '../cache/statements.ts'
+import type { OwnIdentity } from '../replication/identity.ts'
+import type { MirrorOfRepository } from '../sources/sources.ts'
+
+/** The other edges of this one's site: the site is one cache. */
+export interface Peers {
+  /** Who is asked for a digest before its upstream, best first; none where this edge is its home. */
+  of(origin: Origin, digest: Digest): readonly MirrorOfRepository[]
+  /** Whether a source is one of them, for its lane. */
+  isPeer(source: string): boolean
+  /** The roster says something else. */
+  changed(): void
+  close(): Promise<void>
+}
+
+export interface PeersDeps {
+  readonly edgeId: string
+  /** The primary's id in the table of upstreams. */
+  readonly upstream: string
+  readonly statements: Pick<Statements, 'edge' | 'edges'>
+  /** Whether an upstream's content may be read by everybody who reaches a listener. */
+  readonly isOpen: (upstream: string) => boolean
+  readonly identity: () => OwnIdentity | undefined
+  /** Milliseconds that one may send nothing. */
+  readonly waitMs: number
+  readonly chooseProxy: ChooseProxy
+  readonly timeouts: UpstreamTimeouts
+  readonly onBytes: (count: number) => void
+}
+
+/** The home, and whoever would be if that were gone; then the upstream. */
+const asked = 2
+const prefix = 'peer.'
+
+interface Member {
+  readonly id: string
+  readonly edge: RosterEdge
+}
+
+/**
+ * All members of a site agree, without asking each other, who is the home of a digest: whoever misses it asks there,
+ * and the home asks the upstream. A peer that is away, slow or lying costs its patience once, and nothing else.
+ */
+export function createPeers(deps: PeersDeps): Peers {
+  const { edgeId, upstream, statements, isOpen, identity, waitMs } = deps
+  const clients = new Map<string, { readonly url: string; readonly client: UpstreamClient }>()
+  let homes: Homes<Member> | undefined
+  let reading: Promise<void> | undefined
+  let closed = false
+
+  const read = async (): Promise<void> => {
+    const me = statements.edge(edgeId)
+    const members =
+      me === undefined || me.site === ''
+        ? []
+        : (await statements.edges()).filter(
+            ({ site, suspended, peerUrl }) =>
+              site === me.site && !suspended && peerUrl !== undefined,
+          )
+    homes = createHomes(members.map((edge) => ({ id: edge.edgeId, edge })))
+  }
+
+  const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
+    const known = clients.get(id)
+    if (known?.url === peerUrl) return known.client
+    const own = identity()
+    if (own === undefined || closed) return undefined
+    void known?.client.close()
+    const [entry] = createRegistries([
+      {
+        id: `${prefix}${id}`,
+        url: new URL(peerUrl),
+        ca: own.ca.join('\n'),
+        clientCertificate: { cert: own.certificate, key: own.key },
+        servername: edgeCertificateName(id),
+      },
+    ]).entries
+    if (entry === undefined) return undefined
+    const client = createUpstreamClient({
+      entry,
+      chooseProxy: deps.chooseProxy,
+      timeouts: deps.timeouts,
+      observer: { onBytes: deps.onBytes },
+    })
+    clients.set(id, { url: peerUrl, client })
+    return client
+  }
+
+  return {
+    of(origin, digest) {
+      if (homes === undefined) return []
+      const isPrimary = origin.upstream === upstream
+      if (!isPrimary && !isOpen(origin.upstream)) return []
+      const { project } = origin
+      const mayHave = ({ scope }: RosterEdge): boolean =>
+        !isPrimary || scope === '*' || (project !== undefined && scope.includes(project))
+      const ranked = homes.rank({ digest }).filter(({ edge }) => mayHave(edge))
+      const mine = ranked.findIndex(({ id }) => id === edgeId)
+      const before = ranked.slice(0, mine === -1 ? asked : Math.min(mine, asked))
+      return before.flatMap(({ edge }) => {
+        const client = clientOf(edge)
+        const repository = `${origin.upstream}/${origin.repository}`
+        return client === undefined || !isRepositoryName(repository)
+          ? []
+          : [{ client, repository, waitMs }]
+      })
+    },
+    isPeer: (source) => source.startsWith(prefix),
+    changed() {
+      reading = (reading ?? Promise.resolve()).then(read).catch(() => {
+        // The disk is ill: the next change looks again, and the upstream has everything.
+      })
+    },
+    async close() {
+      closed = true
+      await reading
+      await Promise.all([...clients.values()].map(({ client }) => client.close()))
+    },
+  }
+}

@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict'
+import { before, describe, test, type TestContext } from 'node:test'
+import { waitFor } from '../../kit/clock.ts'
+import type { TestEdge } from '../../kit/edge.ts'
+import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
+import { blobsOf, createImage, createIndex, pushImage, type Image } from '../../kit/images.ts'
+import type { RegistryClient } from '../../kit/registry-client.ts'
+
+let stand: FedStand
+let api: RegistryClient
+let north: TestEdge
+let south: TestEdge
+let narrow: TestEdge
+
+before(async (t) => {
+  stand = await startFedStand(t as unknown as TestContext, {
+    scopes: { north: ['*'], south: ['*'], narrow: ['open'] },
+  })
+  api = stand.primary.client(stand.primary.admin)
+  for (const [name, isPublic] of [
+    ['open', true],
+    ['apps', false],
+  ] as const)
+    await stand.primary.createProject(name, { isPublic })
+  await call('PUT', '/edges/narrow', { scope: ['open'] })
+  for (const [id, site] of Object.entries({
+    north: 'berlin-1',
+    south: 'rome-1',
+    narrow: 'berlin-2',
+  }))
+    await call('PUT', `/edges/${id}`, { site })
+  // An identity is one folder's: all tests have the same edges.
+  north = await stand.startEdge(t as unknown as TestContext, { id: 'north' })
+  south = await stand.startEdge(t as unknown as TestContext, { id: 'south' })
+  narrow = await stand.startEdge(t as unknown as TestContext, { id: 'narrow' })
+})
+
+async function call(method: string, path: string, body?: object): Promise<unknown> {
+  const answer = await api.request(method, `/api/v2.0${path}`, {
+    ...(body && { body: Buffer.from(JSON.stringify(body)) }),
+    headers: { 'Content-Type': 'application/json' },
+  })
+  assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${String(answer.body)}`)
+  return answer.body.length === 0 ? answer.headers['location'] : answer.json()
+}
+
+const idIn = (location: unknown) => Number(String(location).split('/').at(-1))
+
+/** A rule that follows, for these repositories and edges of these sites. */
+async function createRule(
+  name: string,
+  {
+    repositories,
+    sites,
+    ...rule
+  }: { repositories: string; sites: string[]; serve?: string; filters?: object[] },
+): Promise<number> {
+  const selector = { sites }
+  const group = idIn(await call('POST', '/registries', { name, type: 'outport-edges', selector }))
+  return idIn(
+    await call('POST', '/replication/policies', {
+      name,
+      dest_registry: { id: group },
+      enabled: true,
+      override: true,
+      trigger: { type: 'event_based' },
+      filters: [{ type: 'name', value: repositories }],
+      ...rule,
+    }),
+  )
+}
+
+const held = (edge: TestEdge) => edge.metric('outport_edge_cache_blobs')
+
+interface Execution {
+  readonly id: number
+  readonly status: string
+  readonly succeed: number
+  readonly total: number
+}
+const executionsOf = async (rule: number) =>
+  (await call('GET', `/replication/executions?policy_id=${rule}`)) as readonly Execution[]
+
+const sizeOf = (image: Image) => blobsOf(image).length + 1
+
+describe('a rule', () => {
+  test('brings what is pushed to the edges that it names, and to no others', async () => {
+    const rule = await createRule('to-berlin', { repositories: 'apps/**', sites: ['berlin-*'] })
+    const image = createImage({ seed: 'by rule', layers: 3 })
+    await pushImage(api, 'apps/web', image, 'v1')
+    await waitFor('all of the image', async () => (await held(north)) === sizeOf(image))
+    await waitFor('the execution to end', async () => {
+      const [newest] = await executionsOf(rule)
+      return newest?.status === 'Succeed' && newest.succeed === newest.total
+    })
+    assert.equal(await held(south), 0)
+    // In Berlin, but out of scope: to it the project is unknown.
+    assert.equal(await held(narrow), 0)
+
+    const client = north.client(stand.primary.admin, 'bearer')
+    const from = stand.primaryLog.length
+    const byTag = await client.request('GET', '/v2/apps/web/manifests/v1')
+    assert.equal(byTag.headers['docker-content-digest'], image.manifest.digest)
+    for (const { digest, bytes } of blobsOf(image)) {
+      const blob = await client.request('GET', `/v2/apps/web/blobs/${digest}`)
+      assert.deepEqual(blob.body, bytes)
+    }
+    const asked = stand.primaryLog
+      .slice(from)
+      .filter(({ route }) => route === 'manifest' || route === 'blob')
+    assert.deepEqual(asked, [], 'a pull of what a rule brought asks for nothing')
+  })
+
+  test('of some platforms brings those alone', async () => {
+    await createRule('amd64', {
+      repositories: 'open/multi',
+      sites: ['rome-*'],
+      filters: [
+        { type: 'name', value: 'open/multi' },
+        { type: 'platform', value: ['linux/amd64'] },
+      ],
+    })
+    const [amd, arm] = [createImage({ seed: 'amd' }), createImage({ seed: 'arm' })]
+    const index = createIndex({ children: [amd, arm] })
+    const before = await held(south)
+    await pushImage(api, 'open/multi', index, 'v1')
+    await waitFor(
+      'the index and one image',
+      async () => (await held(south)) === before + 1 + sizeOf(amd),
+    )
+  })
+
+  test('that wants images whole keeps the tag where it was until all of the next one is here', async () => {
+    await createRule('whole', { repositories: 'open/whole', sites: ['rome-*'], serve: 'complete' })
+    const [old, next] = [createImage({ seed: 'whole old' }), createImage({ seed: 'whole next' })]
+    await pushImage(api, 'open/whole', old, 'v1')
+    const client = south.client(stand.primary.admin, 'bearer')
+    const answered = async () =>
+      (await client.request('GET', '/v2/open/whole/manifests/v1')).headers['docker-content-digest']
+    await waitFor('the first image', async () => (await answered()) === old.manifest.digest)
+    await pushImage(api, 'open/whole', next, 'v1')
+    await waitFor('the next one', async () => (await answered()) === next.manifest.digest)
+    for (const { digest } of blobsOf(next)) {
+      const blob = await client.request('HEAD', `/v2/open/whole/blobs/${digest}`)
+      assert.equal(blob.status, 200)
+    }
+  })
+
+  test('follows an edge that an administrator moves', async () => {
+    await createRule('to-oslo', { repositories: 'open/moved', sites: ['oslo-*'] })
+    const image = createImage({ seed: 'moved' })
+    await pushImage(api, 'open/moved', image, 'v1')
+    const before = await held(narrow)
+    await call('PUT', '/edges/narrow', { site: 'oslo-3' })
+    await waitFor('the image', async () => (await held(narrow)) === before + sizeOf(image))
+  })
+})
