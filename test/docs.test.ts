@@ -18,8 +18,13 @@ test('the links of the documents lead to files that are there', async () => {
     'README.md',
     'ARCHITECTURE.md',
     'CONTRIBUTING.md',
+    'docs/away.md',
     'docs/configuration.md',
     'docs/consul.md',
+    'docs/edges.md',
+    'docs/freshness.md',
+    'docs/lost-edge.md',
+    'docs/network.md',
   ]) {
     const text = await readFile(join(root, name), 'utf8')
     for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#]+)\)/g)) {

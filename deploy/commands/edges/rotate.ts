@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises'
+import { open, rm } from 'node:fs/promises'
 import { isRecord } from '../../../shared/config/parse.ts'
 import type { AdminApi } from '../../admin-api.ts'
 import { describeFault, StartError } from '../../start-errors.ts'
@@ -10,19 +10,24 @@ export interface SecretSink {
   close(): Promise<void>
 }
 
-/** A new file that only its owner may read. @throws StartError when there is one already */
+/** A new file that only its owner may read; nothing stays of it when nothing is put there. @throws StartError when there is one already */
 export async function openSecretFile(path: string): Promise<SecretSink> {
   const file = await open(path, 'wx', 0o600).catch((cause: unknown) => {
     const isThere = (cause as NodeJS.ErrnoException).code === 'EEXIST'
     const what = isThere ? 'is there already: name a file that is not' : 'cannot be written'
     throw new StartError(`${path} ${what}`, { cause })
   })
+  let isEmpty = true
   return {
     async put(robot, secret) {
+      isEmpty = false
       await file.write(lineOf(robot, secret))
       await file.sync()
     },
-    close: () => file.close(),
+    async close() {
+      await file.close()
+      if (isEmpty) await rm(path)
+    },
   }
 }
 
