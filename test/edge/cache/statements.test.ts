@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { openStatements, type KnownEvent, type Statements } from '../../../edge/cache/statements.ts'
+import type { Digest } from '../../../shared/oci/digest.ts'
+import type { EventFact, EventStream } from '../../../shared/replication/events.ts'
+import { tempFolder } from '../../kit/temp.ts'
+
+// A model: the log is a list of where two tags of two projects pointed. Whatever an edge hears in whatever way (events,
+// snapshots, signed answers of any age, restarts), a tag never goes back, and ends where the log ends.
+
+const digestOf = (seq: number) => `sha256:${seq.toString(16).padStart(64, '0')}` as Digest
+const projects = [1, 2] as const
+const tags = ['v1', 'v2'] as const
+const repositoryOf = (project: number) => 10 + project
+const streamOf = (project: number): EventStream => `project:${project}`
+
+interface Move {
+  readonly project: number
+  readonly tag: string
+}
+
+const step = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant('push' as const), move: moves() }) },
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant('feed' as const), most: fc.nat(4) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('snapshot' as const),
+      project: fc.constantFrom(...projects),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant('stated' as const),
+      move: moves(),
+      age: fc.nat(6),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
+)
+
+function moves(): fc.Arbitrary<Move> {
+  return fc.record({
+    project: fc.constantFrom(...projects),
+    tag: fc.constantFrom(...tags),
+  })
+}
+
+/** The log: event n moves a tag to digest n. */
+function createLog() {
+  const moved: Move[] = []
+  return {
+    get seq() {
+      return moved.length
+    },
+    push: (move: Move) => void moved.push(move),
+    event(seq: number): KnownEvent {
+      const move = moved[seq - 1]
+      assert.ok(move)
+      const fact: EventFact = {
+        type: 'tag',
+        projectId: move.project,
+        repositoryId: repositoryOf(move.project),
+        tag: move.tag as never,
+        digest: digestOf(seq),
+      }
+      return { seq, stream: streamOf(move.project), bodyHash: String(seq), at: seq, fact }
+    },
+    /** The event that last moved a tag, as of one; 0: none had. */
+    at({ project, tag }: Move, seq: number): number {
+      for (let n = seq; n > 0; n--) {
+        const move = moved[n - 1]
+        if (move?.project === project && move.tag === tag) return n
+      }
+      return 0
+    },
+  }
+}
+
+const headAt = (seq: number) => ({ epoch: 1, seq, hash: Buffer.alloc(32) })
+
+async function takeSnapshot(
+  statements: Statements,
+  log: ReturnType<typeof createLog>,
+  project: number,
+): Promise<void> {
+  const writer = statements.startSnapshot(streamOf(project))
+  const repository = repositoryOf(project)
+  await writer.take({ project: `p${project}`, public: true })
+  await writer.take({ repository, name: `p${project}/app` })
+  for (const tag of tags) {
+    const seq = log.at({ project, tag }, log.seq)
+    if (seq > 0) await writer.take({ repository, tag, digest: digestOf(seq) })
+  }
+  await writer.commit({ stream: streamOf(project), seq: log.seq, ahead: [] })
+}
+
+const seqOf = (digest: Digest | undefined) =>
+  digest === undefined ? 0 : parseInt(digest.slice('sha256:'.length), 16)
+
+test('whatever is heard in whatever order, no tag goes back, and each ends where the log ends', async (t) => {
+  const folder = await tempFolder(t)
+  let run = 0
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+      const path = join(folder, String(run++))
+      let statements = await openStatements(path)
+      const log = createLog()
+      const seen = new Map<string, number>()
+      let fed = 0
+      const shown = ({ project, tag }: Move) =>
+        seqOf(statements.tag(project, repositoryOf(project), tag)?.digest)
+      const look = (): void => {
+        for (const project of projects)
+          for (const tag of tags) {
+            const now = shown({ project, tag })
+            const before = seen.get(`${project}:${tag}`) ?? 0
+            assert.ok(now >= before, `${project}:${tag} went from ${before} to ${now}`)
+            seen.set(`${project}:${tag}`, now)
+          }
+      }
+      const feedTo = async (seq: number): Promise<void> => {
+        const events: KnownEvent[] = []
+        for (let next = fed + 1; next <= seq; next++) events.push(log.event(next))
+        if (events.length > 0) await statements.apply(events, headAt(seq))
+        fed = seq
+      }
+      try {
+        for (const project of projects) await takeSnapshot(statements, log, project)
+        await statements.apply([], headAt(0))
+        for (const each of steps) {
+          if (each.kind === 'push') log.push(each.move)
+          else if (each.kind === 'feed') await feedTo(Math.min(log.seq, fed + each.most))
+          // One is never asked for that would be older than what is recorded.
+          else if (each.kind === 'snapshot') await takeSnapshot(statements, log, each.project)
+          else if (each.kind === 'restart') {
+            await statements.close()
+            statements = await openStatements(path)
+          } else {
+            const at = Math.max(0, log.seq - each.age)
+            const seq = log.at(each.move, at)
+            const { project: projectId, tag } = each.move
+            if (seq > 0)
+              await statements.putTag(
+                { projectId, repositoryId: repositoryOf(projectId), tag },
+                { digest: digestOf(seq), seq: at },
+              )
+          }
+          look()
+        }
+        await feedTo(log.seq)
+        look()
+        for (const project of projects)
+          for (const tag of tags)
+            assert.equal(shown({ project, tag }), log.at({ project, tag }, log.seq))
+      } finally {
+        await statements.close()
+      }
+    }),
+    { numRuns: 60 },
+  )
+})
