@@ -23,7 +23,7 @@ interface Move {
 
 const step = fc.oneof(
   { weight: 5, arbitrary: fc.record({ kind: fc.constant('push' as const), move: moves() }) },
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant('feed' as const), most: fc.nat(4) }) },
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant('feed' as const), most: fc.nat(2) }) },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -32,11 +32,11 @@ const step = fc.oneof(
     }),
   },
   {
-    weight: 3,
+    weight: 5,
     arbitrary: fc.record({
       kind: fc.constant('stated' as const),
       move: moves(),
-      age: fc.nat(6),
+      age: fc.nat(3),
     }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
@@ -105,7 +105,7 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
   const folder = await tempFolder(t)
   let run = 0
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+    fc.asyncProperty(fc.array(step, { minLength: 30, maxLength: 60 }), async (steps) => {
       const path = join(folder, String(run++))
       let statements = await openStatements(path)
       const log = createLog()
@@ -160,6 +160,6 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
         await statements.close()
       }
     }),
-    { numRuns: 60 },
+    { numRuns: 80 },
   )
 })
