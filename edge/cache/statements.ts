@@ -417,9 +417,11 @@ export async function openStatements(folder: string): Promise<Statements> {
     revokedAt: (subject) => revocations.get(subject),
     putTag: ({ projectId, repositoryId, tag }, statement) =>
       inTurn(async () => {
+        const record = records.get(projectStream(projectId))
         const prefix = prefixOf(projectStream(projectId))
-        // What the log has told up to here says at least as much.
-        if (prefix === undefined || statement.seq <= (cursor?.seq ?? 0)) return
+        if (record === undefined || prefix === undefined) return
+        // What the log, or the stream's snapshot, has told up to here says at least as much.
+        if (statement.seq <= Math.max(cursor?.seq ?? 0, record.base)) return
         const key = prefix + tagKey(repositoryId, tag)
         const known = level.getSync(key) as { readonly seq: number } | undefined
         if (known !== undefined && known.seq >= statement.seq) return

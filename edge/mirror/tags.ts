@@ -1,10 +1,11 @@
+import { LRUCache } from 'lru-cache'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import { lasts } from '../../shared/stream/lasts.ts'
 import type { Origin, TagEntry } from '../cache/cache-index.ts'
 import type { StatedTag } from '../replication/stated.ts'
-import { isPassing } from '../upstreams/refused.ts'
+import { isPassing, isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
 import { keyOf, withoutSignal } from './questions.ts'
 
@@ -74,9 +75,14 @@ export interface Tags {
 const refreshFrom = 0.75
 const refreshSpread = 0.2
 
+/** Tags that an upstream said no to while its log was not whole. */
+const rememberedDenials = 10_000
+
 export function createTags(deps: TagsDeps): Tags {
   const { rules, find, stated, ask, hold, isHeld, savingMs, onStale, now } = deps
   const askOnce = createShare<Digest | undefined>()
+  /** When the upstream last said no to what its log had named. */
+  const deniedAt = new LRUCache<string, number>({ max: rememberedDenials })
 
   // A negative age is a clock that was set back: it says nothing about the tag.
   const isFresh = (ageMs: number, ttlMs: number): boolean => ageMs >= 0 && ageMs < ttlMs
@@ -128,13 +134,20 @@ export function createTags(deps: TagsDeps): Tags {
         return undefined
       }
       const found = await askOnce(keyOf(origin, tag, rest), () => ask(origin, tag, rest))
+      if (found === undefined) deniedAt.set(keyOf(origin, tag), now())
       return found && { digest: found, staleMs: undefined }
     } catch (error) {
+      if (isRefusal(error)) deniedAt.set(keyOf(origin, tag), now())
       if (!isPassing(error)) throw error
       if (isFresh && digest === undefined) return undefined
+      // What the upstream said no to since the log was whole is answered by nobody's memory.
+      if ((deniedAt.get(keyOf(origin, tag)) ?? -Infinity) > currentAt) throw error
       const last = digest && { digest, checkedAt: currentAt }
+      // What was last heard counts where it was heard since, or what the log says is not here yet.
+      const isLater = before !== undefined && (digest !== undefined || before.checkedAt > currentAt)
       const stale =
-        (await staleOf(origin, last, maxStaleMs)) ?? (await staleOf(origin, before, maxStaleMs))
+        (await staleOf(origin, last, maxStaleMs)) ??
+        (await staleOf(origin, isLater ? before : undefined, maxStaleMs))
       if (stale === undefined) throw error
       onStale(upstream, 'away')
       return stale

@@ -177,6 +177,8 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
     })
     const lease = createLeaseRenewal({ ...deps, link, keyOf, streams, signal })
     await beginIfNew(deps, { streams, lease })
+    // The first lease was asked for with nothing recorded.
+    deps.reporter.report()
     deps.onRefused(undefined)
     deps.reporter.to(lease.hurry)
     const leases = lease.keep()

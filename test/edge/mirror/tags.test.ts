@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import type { Origin, TagEntry } from '../../../edge/cache/cache-index.ts'
+import type { StatedTag } from '../../../edge/replication/stated.ts'
 import { createTags, type StaleReason, type TagRules } from '../../../edge/mirror/tags.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import { isTag, parseRepositoryName } from '../../../shared/oci/reference.ts'
@@ -15,7 +16,13 @@ const [one, two] = [digestOf(Buffer.from('one')), digestOf(Buffer.from('two'))]
 /** Tags whose upstream answers as it is told, and a record of what was asked. */
 function createStand(rules: Partial<TagRules> = {}) {
   const clock = createTestClock()
-  const state: { entry: TagEntry | undefined; held: boolean; savingMs: number | undefined } = {
+  const state: {
+    entry: TagEntry | undefined
+    held: boolean
+    savingMs: number | undefined
+    said: StatedTag | undefined
+  } = {
+    said: undefined,
     entry: { digest: one, checkedAt: clock.now() },
     held: true,
     savingMs: undefined,
@@ -25,7 +32,7 @@ function createStand(rules: Partial<TagRules> = {}) {
   const tags = createTags({
     rules: () => ({ mayRefresh: true, ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
     find: () => state.entry,
-    stated: () => undefined,
+    stated: () => state.said,
     hold: () => Promise.resolve(state.held),
     async ask() {
       const answer = Promise.withResolvers<Digest | undefined>()
@@ -149,4 +156,50 @@ test('a clock that was set back makes no tag fresh', async () => {
   await waitFor('a question', () => asked.length > 0)
   asked[0]?.reject(away)
   assert.deepEqual(await resolving, { digest: one, staleMs: 0 })
+})
+
+describe('where the log of the upstream is followed', () => {
+  const saying = (digest: Digest | undefined, said: Partial<StatedTag> = {}): StatedTag => ({
+    digest,
+    isFresh: false,
+    isEarly: false,
+    currentAt: 0,
+    maxStaleMs: Infinity,
+    ...said,
+  })
+
+  test('its word stands inside the lease, and nobody is asked', async () => {
+    const { state, asked, tags } = createStand()
+    state.said = saying(two, { isFresh: true })
+    assert.equal(tags.known(origin, tag), two)
+    assert.deepEqual(await tags.resolve(origin, tag), { digest: two, staleMs: undefined })
+    assert.equal(asked.length, 0)
+  })
+
+  test('what it said was deleted is not answered from what was heard before', async () => {
+    const { clock, state, asked, tags } = createStand()
+    clock.advance(1000)
+    state.said = saying(undefined, { currentAt: clock.now() })
+    const answer = tags.resolve(origin, tag)
+    asked[0]?.reject(away)
+    await assert.rejects(answer, away)
+  })
+
+  test('after a no of the upstream its last word is not answered in an outage', async () => {
+    const { clock, state, asked, tags } = createStand()
+    state.said = saying(one, { currentAt: clock.now() })
+    clock.advance(1000)
+    const refused = tags.resolve(origin, tag)
+    asked[0]?.resolve(undefined)
+    assert.equal(await refused, undefined)
+    const cutOff = tags.resolve(origin, tag)
+    asked[1]?.reject(away)
+    await assert.rejects(cutOff, away)
+    // The log goes on, and says that it is there.
+    clock.advance(1000)
+    state.said = saying(one, { currentAt: clock.now() })
+    const later = tags.resolve(origin, tag)
+    asked[2]?.reject(away)
+    assert.equal((await later)?.digest, one)
+  })
 })

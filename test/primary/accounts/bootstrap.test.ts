@@ -46,6 +46,7 @@ test('an edge is what the configuration says, and written only when it changed',
     labels: {},
     state: 'ready',
     enrolled: false,
+    peerUrl: undefined,
   })
   assert.deepEqual(createdAt, updatedAt)
   const narrow = { ...edge, scope: ['library', 'later'], secret: 'T'.repeat(32) }
