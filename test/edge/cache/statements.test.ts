@@ -64,7 +64,7 @@ function createLog() {
         type: 'tag',
         projectId: move.project,
         repositoryId: repositoryOf(move.project),
-        tag: move.tag as never,
+        tag: move.tag,
         digest: digestOf(seq),
       }
       return { seq, stream: streamOf(move.project), bodyHash: String(seq), at: seq, fact }
