@@ -12,6 +12,8 @@ const names = [
   'hit-tls',
   'hit-small',
   'coalesce',
+  'site',
+  'fresh',
   'fill',
   'faults',
   'push',

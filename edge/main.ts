@@ -195,6 +195,12 @@ async function startParts({
     onBytes: (count) => metrics.received('peers', count),
   })
   closers.push(() => peers.close())
+  registerLog(registry, {
+    isFresh: () => primaryLog.freshness.isFresh(),
+    isConnected: () => primaryLog.isConnected(),
+    members: () => peers.members,
+    seq: () => primaryLog.statements.cursor?.seq ?? 0,
+  })
   const sources = createSources(client, {
     mirrorsOf: createMirrors(edge.upstreams),
     peersOf: peers.of,
@@ -217,11 +223,6 @@ async function startParts({
     edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
   const identity =
     edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
-  registerLog(registry, {
-    isFresh: () => primaryLog.freshness.isFresh(),
-    isConnected: () => primaryLog.isConnected(),
-    seq: () => primaryLog.statements.cursor?.seq ?? 0,
-  })
   const audience = edgeAudience(edge.id ?? '')
   const keys = createPrimaryKeys({ ask, index, now: Date.now })
   const relay = createTokenRelay({ ask, edge: identity })

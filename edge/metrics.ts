@@ -149,6 +149,7 @@ export function registerLog(
     readonly isFresh: () => boolean
     readonly isConnected: () => boolean
     readonly seq: () => number
+    readonly members: () => number
   },
 ): void {
   registerGauges(registry, [
@@ -166,6 +167,11 @@ export function registerLog(
       name: 'outport_edge_log_seq',
       help: "The last of the primary's events that is recorded here.",
       value: log.seq,
+    },
+    {
+      name: 'outport_edge_site_members',
+      help: 'Edges of the site that give each other blobs, as the roster has them.',
+      value: log.members,
     },
   ])
 }

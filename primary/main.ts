@@ -24,7 +24,7 @@ import { createLeases } from './events/lease.ts'
 import { startRelay } from './events/relay.ts'
 import { startTail } from './events/tail.ts'
 import { createCleanup, type Cleanup } from './cleanup.ts'
-import { startJobs } from './jobs/jobs.ts'
+import { createLaterJobs } from './jobs/jobs.ts'
 import { checkHealth } from './health.ts'
 import { createInternalServer } from './internal/server.ts'
 import { createDatabaseMetrics, createPrimaryMetrics } from './metrics.ts'
@@ -126,7 +126,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   follower.onChange((subjects) => {
     if (subjects === undefined || subjects.includes('keys')) keys.readAgain()
   })
-  const jobs = await startJobs({ database, log })
+  const jobs = createLaterJobs({ database, log })
   cleanup.add(() => jobs.stop())
   signal.throwIfAborted()
   const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
@@ -176,7 +176,6 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   await bootstrap(services.bootstrap, options, log)
   signal.throwIfAborted()
   startSweeper(services, { options, log, cleanup })
-  cleanup.add(await services.startRules())
 
   const servers = await createServers({ options, services, health, metrics, log, cleanup, relay })
   const urls: Record<string, string> = {}
@@ -188,6 +187,8 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
         : atPortOf(options.external_url, url)
     urls[name] = url
   }
+  jobs.begin()
+  cleanup.add(services.startRules())
   const metricsServer = await createMetricsServer({
     ...options.metrics,
     registry: metrics.registry,
@@ -377,6 +378,7 @@ async function startInternal({
   const known = createFollowedCache<RosterEdge>({ follower, maxEntries: 20_000 })
   const internal = await createInternalServer({
     options,
+    folder: join(data, 'internal'),
     routes: {
       feeds,
       leases,

@@ -90,7 +90,7 @@ export interface Services {
   readonly registry: Registry
   readonly bootstrap: Bootstrap
   /** Starts taking jobs and following the log; returns how to stop following. */
-  readonly startRules: () => Promise<() => Promise<void>>
+  readonly startRules: () => () => Promise<void>
 }
 
 /** Puts the rooms together. */
@@ -144,8 +144,11 @@ export function createServices(deps: ServiceDeps): Services {
   const executions = createExecutionService({ ...stores, jobs: deps.jobs, plannerOf, now })
   return {
     registry,
-    startRules: async () => {
-      await executions.work()
+    startRules: () => {
+      // Once the queue is open; until then runs wait in it.
+      executions.work().catch((err: unknown) => {
+        deps.log.debug({ err }, 'no runs of rules are taken: the primary stops')
+      })
       const { follower, relay, log } = deps
       const onFacts = () => relay.wake()
       const rules = { selections, executions, follower, onFacts, plannerOf, log, now }

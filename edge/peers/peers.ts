@@ -16,6 +16,8 @@ import type { MirrorOfRepository } from '../sources/sources.ts'
 export interface Peers {
   /** Who is asked for a digest before its upstream, best first; none where this edge is its home. */
   of(origin: Origin, digest: Digest): readonly MirrorOfRepository[]
+  /** Edges of the site, this one included if it gives others anything; 0 without a site. */
+  readonly members: number
   /** Whether a source is one of them, for its lane. */
   isPeer(source: string): boolean
   /** The roster says something else. */
@@ -55,19 +57,21 @@ export function createPeers(deps: PeersDeps): Peers {
   const { edgeId, upstream, statements, isOpen, identity, waitMs } = deps
   const clients = new Map<string, { readonly url: string; readonly client: UpstreamClient }>()
   let homes: Homes<Member> | undefined
+  let members = 0
   let reading: Promise<void> | undefined
   let closed = false
 
   const read = async (): Promise<void> => {
     const me = statements.edge(edgeId)
-    const members =
+    const found =
       me === undefined || me.site === ''
         ? []
         : (await statements.edges()).filter(
             ({ site, suspended, peerUrl }) =>
               site === me.site && !suspended && peerUrl !== undefined,
           )
-    homes = createHomes(members.map((edge) => ({ id: edge.edgeId, edge })))
+    members = found.length
+    homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))
   }
 
   const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
@@ -114,6 +118,9 @@ export function createPeers(deps: PeersDeps): Peers {
           ? []
           : [{ client, repository, waitMs }]
       })
+    },
+    get members() {
+      return members
     },
     isPeer: (source) => source.startsWith(prefix),
     changed() {

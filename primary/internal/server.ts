@@ -7,13 +7,17 @@ import {
 import { createHttpServer, type HttpServer } from '../../shared/http/server.ts'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { HttpMetrics } from '../../shared/observability/metrics.ts'
-import { issueServerCertificate, type PemPair } from '../../shared/trust/pki.ts'
+import type { CertificateNames } from '../../shared/trust/names.ts'
+import type { PemPair } from '../../shared/trust/pki.ts'
 import type { PrimaryOptions } from '../config.ts'
 import type { CurrentKeys } from '../events/current-keys.ts'
+import { keptCertificate } from './certificate.ts'
 import { internalRoutes, type InternalRouteDeps } from './routes.ts'
 
 export interface InternalServerOptions {
   readonly options: PrimaryOptions
+  /** For its certificate. */
+  readonly folder: string
   readonly routes: InternalRouteDeps
   readonly keys: Pick<CurrentKeys, 'knownCa' | 'onRead'>
   readonly log: Logger
@@ -34,6 +38,7 @@ const renewMs = 24 * 3_600_000
 /** The listener that edges alone get in at: both sides show a certificate of the edges' own CA. */
 export async function createInternalServer({
   options,
+  folder,
   routes,
   keys,
   log,
@@ -57,7 +62,7 @@ export async function createInternalServer({
   const certify = async (): Promise<void> => {
     issuer = keys.knownCa()
     if (issuer === undefined) return
-    const { cert, key } = await issueServerCertificate(issuer, { names, now: new Date() })
+    const { cert, key } = await keptCertificate(issuer, { folder, names, now: () => new Date() })
     server.setMutual({ cert, key, ca: [issuer.cert] })
   }
   const certifyAgain = (): void => {
@@ -65,7 +70,7 @@ export async function createInternalServer({
       log.error({ err }, 'the internal listener could not be given a certificate'),
     )
   }
-  await certify()
+  certifyAgain()
   keys.onRead(() => {
     if (keys.knownCa()?.cert !== issuer?.cert) certifyAgain()
   })
@@ -87,7 +92,7 @@ export async function createInternalServer({
   }
 }
 
-function namesOf(options: PrimaryOptions): Parameters<typeof issueServerCertificate>[1]['names'] {
+function namesOf(options: PrimaryOptions): CertificateNames {
   const { internal, external_url } = options
   const hosts = [internal.external_url, external_url]
     .filter((url) => url !== undefined)

@@ -1,4 +1,4 @@
-import { PgBoss } from 'pg-boss'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { Database } from '../store/database.ts'
 
@@ -28,20 +28,61 @@ const schema = 'pgboss'
 const stopMs = 5000
 const quietMs = 60_000
 
-/**
- * Opens the queue in the records' own database, over their connections. `main.ts` stops it before it closes them.
- * @throws what the driver throws
- */
-export async function startJobs({
-  database,
-  log,
-  pollSeconds = 2,
-}: {
+export interface JobsOptions {
   readonly database: Pick<Database, 'query'>
   readonly log: Logger
   /** How often is looked for jobs that another primary has sent; one's own begin at once. At least 0.5. */
   readonly pollSeconds?: number
-}): Promise<Jobs> {
+}
+
+/** A queue that is opened once nobody waits for anything else. */
+export interface LaterJobs extends Jobs {
+  /** Opens it, however long that takes; what is sent waits for it. */
+  begin(): void
+}
+
+const retryMs = 5000
+
+export function createLaterJobs(options: JobsOptions): LaterJobs {
+  const stopping = new AbortController()
+  const opened = Promise.withResolvers<Jobs>()
+  let running: Promise<void> | undefined
+  const open = async (): Promise<void> => {
+    for (let tries = 0; !stopping.signal.aborted; tries++) {
+      try {
+        opened.resolve(await startJobs(options))
+        return
+      } catch (err) {
+        if (tries === 0) options.log.error({ err }, 'the queue of jobs cannot be opened yet')
+        await delay(retryMs, undefined, { signal: stopping.signal }).catch(() => undefined)
+      }
+    }
+    opened.reject(new Error('the primary stops'))
+  }
+  // Nobody may be waiting for it.
+  opened.promise.catch(() => undefined)
+  return {
+    begin() {
+      running ??= open()
+    },
+    send: async (...job) => (await opened.promise).send(...job),
+    work: async (...work) => (await opened.promise).work(...work),
+    async stop() {
+      stopping.abort()
+      if (running === undefined) return
+      await running
+      await opened.promise.then((jobs) => jobs.stop()).catch(() => undefined)
+    },
+  }
+}
+
+/**
+ * Opens the queue in the records' own database, over their connections. `main.ts` stops it before it closes them.
+ * @throws what the driver throws
+ */
+export async function startJobs({ database, log, pollSeconds = 2 }: JobsOptions): Promise<Jobs> {
+  // Its code takes a tenth of a second to load.
+  const { PgBoss } = await import('pg-boss')
   const boss = new PgBoss({
     db: { executeSql: (text, values) => database.query(text, values) },
     schema,

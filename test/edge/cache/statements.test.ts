@@ -160,6 +160,6 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
         await statements.close()
       }
     }),
-    { numRuns: 80 },
+    { numRuns: 40 },
   )
 })

@@ -1,11 +1,23 @@
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { before, describe, test, type TestContext } from 'node:test'
 import { waitFor } from '../../kit/clock.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
 import { createImage, pushImage, pushManifest } from '../../kit/images.ts'
+import type { TestEdge } from '../../kit/edge.ts'
 import type { RegistryClient } from '../../kit/registry-client.ts'
 
-/** What the primary was asked for since the last look, as `METHOD path-kind status`. */
+// One primary for all: in the last test it goes.
+let stand: FedStand
+let edge: TestEdge
+let ending: Pick<TestContext, 'after'>
+
+before(async (t) => {
+  ending = t as unknown as TestContext
+  stand = await startFedStand(ending)
+  edge = await stand.startEdge(ending)
+})
+
+/** What the primary was asked for since the last look, as `METHOD status`. */
 function requestsOf({ primaryLog }: FedStand) {
   let from = primaryLog.length
   return () => {
@@ -24,14 +36,12 @@ const digestAt = async (client: RegistryClient, path: string): Promise<unknown> 
 }
 
 describe('an edge that follows its primary', () => {
-  test('knows a moved tag without asking for it', async (t) => {
-    const stand = await startFedStand(t)
+  test('knows a moved tag without asking for it', async () => {
     const { primary } = stand
     await primary.createProject('private', { isPublic: false })
     const [old, next] = [createImage({ seed: 'old' }), createImage({ seed: 'next' })]
     const pusher = primary.client(primary.admin)
     await pushImage(pusher, 'private/app', old, 'latest')
-    const edge = await stand.startEdge(t)
     const client = edge.client(primary.admin, 'bearer')
     assert.equal(await digestAt(client, 'private/app/manifests/latest'), old.manifest.digest)
 
@@ -49,17 +59,15 @@ describe('an edge that follows its primary', () => {
     assert.deepEqual(requests(), ['PUT 201'])
   })
 
-  test('ends what was deleted at once, by tag and by digest', async (t) => {
-    const stand = await startFedStand(t)
+  test('ends what was deleted at once, by tag and by digest', async () => {
     const { primary } = stand
-    await primary.createProject('team', { isPublic: true })
+    await primary.createProject('deleted', { isPublic: true })
     const image = createImage({ seed: 'short-lived' })
     const pusher = primary.client(primary.admin)
-    await pushImage(pusher, 'team/app', image, 'v1')
-    const edge = await stand.startEdge(t)
+    await pushImage(pusher, 'deleted/app', image, 'v1')
     const client = edge.client(primary.admin, 'bearer')
-    const byTag = 'team/app/manifests/v1'
-    const byDigest = `team/app/manifests/${image.manifest.digest}`
+    const byTag = 'deleted/app/manifests/v1'
+    const byDigest = `deleted/app/manifests/${image.manifest.digest}`
     assert.equal(await digestAt(client, byTag), image.manifest.digest)
     assert.equal(await digestAt(client, byDigest), image.manifest.digest)
     const deleted = await pusher.request('DELETE', `/v2/${byDigest}`)
@@ -67,58 +75,15 @@ describe('an edge that follows its primary', () => {
     for (const path of [byTag, byDigest])
       await waitFor(`no ${path}`, async () => (await digestAt(client, path)) === 404)
   })
-
-  test('goes on serving when its primary is gone, and says so once the lease is over', async (t) => {
-    const stand = await startFedStand(t)
-    const { primary } = stand
-    await primary.createProject('team', { isPublic: true })
-    const image = createImage({ seed: 'kept' })
-    await pushImage(primary.client(primary.admin), 'team/app', image, 'v1')
-    const edge = await stand.startEdge(t)
-    const client = edge.client(primary.admin, 'bearer')
-    assert.equal(await digestAt(client, 'team/app/manifests/v1'), image.manifest.digest)
-    await primary.stop()
-    assert.equal(await digestAt(client, 'team/app/manifests/v1'), image.manifest.digest)
-  })
-
-  test('has what happened while it was down as soon as it is back, by the log and not by a snapshot', async (t) => {
-    const stand = await startFedStand(t)
-    const { primary } = stand
-    await primary.createProject('team', { isPublic: true })
-    const [old, next] = [createImage({ seed: 'before' }), createImage({ seed: 'after' })]
-    const pusher = primary.client(primary.admin)
-    await pushImage(pusher, 'team/app', old, 'v1')
-    const edge = await stand.startEdge(t)
-    assert.equal(
-      await digestAt(edge.client(primary.admin, 'bearer'), 'team/app/manifests/v1'),
-      old.manifest.digest,
-    )
-    await edge.stop()
-    await pushImage(pusher, 'team/app', next, 'v1')
-    const from = stand.primaryLog.length
-    const again = await stand.startEdge(t, { data: edge.data })
-    assert.equal(
-      await digestAt(again.client(primary.admin, 'bearer'), 'team/app/manifests/v1'),
-      next.manifest.digest,
-    )
-    const routes = stand.primaryLog.slice(from).map(({ route }) => String(route))
-    assert.ok(routes.includes('/feed') || routes.includes('/lease'), routes.join(' '))
-    assert.deepEqual(
-      routes.filter((route) => route.startsWith('/snapshots')),
-      [],
-    )
-  })
 })
 
 describe('a right that ended', () => {
-  test('ends tokens and remembered log-ins at the edge', async (t) => {
-    const stand = await startFedStand(t)
+  test('ends tokens and remembered log-ins at the edge', async () => {
     const { primary } = stand
     await primary.createProject('secret', { isPublic: false })
     const image = createImage({ seed: 'secret' })
     await pushImage(primary.client(primary.admin), 'secret/app', image, 'v1')
     const robot = await primary.createRobot('secret', 'puller')
-    const edge = await stand.startEdge(t)
     const path = 'secret/app/manifests/v1'
     const clients = [edge.client(robot, 'bearer'), edge.client(robot, 'basic')]
     for (const client of clients) assert.equal(await digestAt(client, path), image.manifest.digest)
@@ -132,4 +97,40 @@ describe('a right that ended', () => {
     for (const client of clients)
       await waitFor('no more', async () => (await digestAt(client, path)) === 401)
   })
+})
+
+test('an edge has what happened while it was down as soon as it is back, by the log and not by a snapshot', async () => {
+  const { primary } = stand
+  const from = stand.primaryLog.length
+  const snapshots = () =>
+    stand.primaryLog.slice(from).filter(({ route }) => String(route).startsWith('/snapshots'))
+  await primary.createProject('down', { isPublic: true })
+  await waitFor('the new project at the edge', () => snapshots().length > 0)
+  const before = snapshots().length
+  const [old, next] = [createImage({ seed: 'before' }), createImage({ seed: 'after' })]
+  const pusher = primary.client(primary.admin)
+  await pushImage(pusher, 'down/app', old, 'v1')
+  assert.equal(
+    await digestAt(edge.client(primary.admin, 'bearer'), 'down/app/manifests/v1'),
+    old.manifest.digest,
+  )
+  await edge.stop()
+  await pushImage(pusher, 'down/app', next, 'v1')
+  edge = await stand.startEdge(ending, { data: edge.data })
+  assert.equal(
+    await digestAt(edge.client(primary.admin, 'bearer'), 'down/app/manifests/v1'),
+    next.manifest.digest,
+  )
+  assert.equal(snapshots().length, before)
+})
+
+test('an edge whose primary is gone goes on serving', async () => {
+  const { primary } = stand
+  await primary.createProject('gone', { isPublic: true })
+  const image = createImage({ seed: 'kept' })
+  await pushImage(primary.client(primary.admin), 'gone/app', image, 'v1')
+  const client = edge.client(primary.admin, 'bearer')
+  assert.equal(await digestAt(client, 'gone/app/manifests/v1'), image.manifest.digest)
+  await primary.stop()
+  assert.equal(await digestAt(client, 'gone/app/manifests/v1'), image.manifest.digest)
 })
