@@ -1,4 +1,4 @@
-import { type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
@@ -22,12 +22,19 @@ export interface Network {
 export interface NetworkOptions {
   readonly folder: string
   readonly edges: number
+  /** Whether all of them share one core; true if left out. */
+  readonly isPinned?: boolean
   /** Besides the primary. */
   readonly upstreams?: readonly object[]
 }
 
 /** Starts them, and waits until each edge knows all that there is, the others included. */
-export async function startNetwork({ folder, edges, upstreams }: NetworkOptions): Promise<Network> {
+export async function startNetwork({
+  folder,
+  edges,
+  isPinned = true,
+  upstreams,
+}: NetworkOptions): Promise<Network> {
   const children: ChildProcess[] = []
   const stop = async () => {
     await Promise.all(children.toReversed().map(stopProcess))
@@ -39,7 +46,10 @@ export async function startNetwork({ folder, edges, upstreams }: NetworkOptions)
     await writeFile(file, JSON.stringify({ log: { level: 'warn' }, ...config }))
     const program = name === 'primary' ? 'primary' : 'edge'
     const args = [process.execPath, launcher, program, '--config', file, '--data', data] as const
-    const child = spawnPinned(serverCore, [...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+    const stdio = ['ignore', 'inherit', 'inherit'] as const
+    const child = isPinned
+      ? spawnPinned(serverCore, [...args], { stdio: [...stdio] })
+      : spawn(process.execPath, args.slice(1), { stdio: [...stdio] })
     children.push(child)
     await listening(child, port)
   }

@@ -23,8 +23,8 @@ export interface CurrentKeys {
   signHead(head: LogHead): Envelope
   /** Call when the log says that they changed. */
   readAgain(): void
-  /** Calls back when they were read again. */
-  onRead(listener: () => void): void
+  /** Calls back when they were read again; who made the CA waits for what is done then. */
+  onRead(listener: () => Promise<void>): void
 }
 
 /** @param issuer the installation: its store's id */
@@ -46,10 +46,10 @@ export async function openCurrentKeys(
     return { jwt, log: rings.log, ca, trust: await agreeOnTrust(records, subjects, now) }
   }
   let current = await read()
-  const listeners: (() => void)[] = []
-  const take = (fresh: typeof current): void => {
+  const listeners: (() => Promise<void>)[] = []
+  const take = async (fresh: typeof current): Promise<void> => {
     current = fresh
-    for (const listener of listeners) listener()
+    await Promise.all(listeners.map((listener) => listener()))
   }
   return {
     jwt: () => current.jwt,
@@ -60,7 +60,7 @@ export async function openCurrentKeys(
     async edgeCa() {
       if (current.ca !== undefined) return current.ca
       const ca = await keys.ca(new Date())
-      take(await read())
+      await take(await read())
       return ca
     },
     signHead: (head) =>

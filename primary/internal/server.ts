@@ -65,17 +65,16 @@ export async function createInternalServer({
     const { cert, key } = await keptCertificate(issuer, { folder, names, now: () => new Date() })
     server.setMutual({ cert, key, ca: [issuer.cert] })
   }
-  const certifyAgain = (): void => {
+  const certifyAgain = (): Promise<void> =>
     certify().catch((err: unknown) =>
       log.error({ err }, 'the internal listener could not be given a certificate'),
     )
-  }
-  certifyAgain()
-  keys.onRead(() => {
-    if (keys.knownCa()?.cert !== issuer?.cert) certifyAgain()
+  void certifyAgain()
+  keys.onRead(async () => {
+    if (keys.knownCa()?.cert !== issuer?.cert) await certifyAgain()
   })
   internalRoutes(server.app, routes)
-  const renewal = setInterval(certifyAgain, renewMs).unref()
+  const renewal = setInterval(() => void certifyAgain(), renewMs).unref()
   return {
     server: {
       ...server,

@@ -96,7 +96,9 @@ test('the OpenAPI document has every operation with its parameters and responses
         .map((parameter) => parameter.name)
       assert.deepEqual(listed.sort(), inPath.sort(), `${name} describes its path`)
       // What is only to be done needs no words.
-      const takesBody = ['post', 'put', 'patch'].includes(method) && !/(suspend|resume|executions\/\{id\})$/.test(path)
+      const takesBody =
+        ['post', 'put', 'patch'].includes(method) &&
+        !/(suspend|resume|executions\/\{id\})$/.test(path)
       assert.equal('requestBody' in operation, takesBody, name)
     }
   }
