@@ -67,8 +67,9 @@ export function createPeers(deps: PeersDeps): Peers {
       me === undefined || me.site === ''
         ? []
         : (await statements.edges()).filter(
-            ({ site, suspended, peerUrl }) =>
-              site === me.site && !suspended && peerUrl !== undefined,
+            ({ site, suspended, peerUrl = '' }) =>
+              // What an edge says of itself is not always an address.
+              site === me.site && !suspended && URL.canParse(peerUrl),
           )
     members = found.length
     homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))

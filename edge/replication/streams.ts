@@ -99,6 +99,12 @@ export function createStreams({
       endTurn()
     }
   }
+  /** What this edge may not read any more it forgets, and takes no token for it that was signed before. */
+  const leave = async (stream: EventStream): Promise<void> => {
+    await statements.drop(stream)
+    const { cursor } = statements
+    if (cursor !== undefined) await statements.apply([], cursor, new Map([[stream, Date.now()]]))
+  }
   const want = (stream: EventStream, after: number): Coming => {
     const known = coming.get(stream)
     if (known !== undefined) return known
@@ -129,7 +135,7 @@ export function createStreams({
       const all = new Set(listed)
       for (const stream of statements.streams())
         if (!all.has(stream)) {
-          await inTurn(() => statements.drop(stream))
+          await inTurn(() => leave(stream))
           onChanged()
         }
       const after = statements.cursor?.seq ?? 0

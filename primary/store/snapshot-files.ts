@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { isMissing } from '../../shared/files/open-files.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import type { EventStream } from '../../shared/replication/events.ts'
 import type { SnapshotStatement } from '../../shared/replication/feed.ts'
@@ -69,9 +70,15 @@ export async function createStreamSnapshots({
   }
   return {
     async open(stream, after) {
-      const { path } = await current(stream, after)
-      const file = await open(path)
-      return file.createReadStream()
+      for (;;) {
+        const { path } = await current(stream, after)
+        try {
+          return (await open(path)).createReadStream()
+        } catch (error) {
+          // A newer one took its place in between.
+          if (!isMissing(error) || made.get(stream)?.path === path) throw error
+        }
+      }
     },
   }
 }

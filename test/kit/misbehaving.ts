@@ -44,7 +44,7 @@ export interface MirrorOptions {
 
 /** Short where nothing comes; else longer than a busy machine takes for what does. */
 export function noProgressFor({ stallHeaders, stallAt }: Fault): string {
-  return stallHeaders === true || stallAt !== undefined ? '300ms' : '5s'
+  return stallHeaders === true || stallAt !== undefined ? '600ms' : '5s'
 }
 
 /** A client that waits longer than this would call it a hang. */
