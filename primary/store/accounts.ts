@@ -7,7 +7,7 @@ import type { Account } from '../accounts/account.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
 import { isUniqueViolation } from './conflicts.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import type { Schema, UsersTable } from './schema.ts'
 
@@ -143,15 +143,13 @@ export function createAccounts(records: Records) {
         records.selectFrom('users').where('deleted_at', 'is', null),
         filters,
       )
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: false })
-        .select(columns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readUser), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: false },
+        select: (sorted) => sorted.select(columns),
+      })
+      return { rows: rows.map(readUser), total }
     },
 
     /**

@@ -6,7 +6,7 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import { mediaTypes } from '../../shared/oci/media-types.ts'
 import type { Reference } from '../../shared/oci/reference.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts, conditionOf } from './filters.ts'
+import { applyFilters, readPage, conditionOf } from './filters.ts'
 import { labelColumns, readLabel, type Label } from './labels.ts'
 
 /** A manifest as the admin API shows it. */
@@ -153,15 +153,13 @@ export function createArtifacts(records: Records) {
           (narrowed, filter) => narrowed.where(specialConditionOf(filter, place)),
           applyFilters(all, plain),
         )
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'a.id', descending: true })
-        .select(columns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: await complete(rows, listing), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'a.id', descending: true },
+        select: (sorted) => sorted.select(columns),
+      })
+      return { rows: await complete(rows, listing), total }
     },
 
     /** Any manifest of the repository, by its digest or a tag on it. */

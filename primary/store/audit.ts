@@ -2,7 +2,7 @@ import type { Kysely } from 'kysely'
 import type { Page } from '../../shared/api/paging.ts'
 import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import type { Schema } from './schema.ts'
 
 /** Who did something, and from where. */
@@ -137,26 +137,25 @@ export function createAudit(records: Records) {
         if (projects.length === 0) return { rows: [], total: 0 }
         query = query.where('project_id', 'in', projects)
       }
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: true })
-        .select([
-          'id',
-          'at',
-          'username',
-          'operation',
-          'resource_type',
-          'resource',
-          'project_id',
-          'succeeded',
-          'description',
-        ])
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: true },
+        select: (sorted) =>
+          sorted.select([
+            'id',
+            'at',
+            'username',
+            'operation',
+            'resource_type',
+            'resource',
+            'project_id',
+            'succeeded',
+            'description',
+          ]),
+      })
       return {
-        total: counted.total,
+        total,
         rows: rows.map(({ resource_type: resourceType, project_id: projectId, ...row }) => ({
           ...row,
           resourceType,

@@ -5,7 +5,7 @@ import type { Fields, Filter, Sort } from '../../shared/api/query.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
 import { isArtifact } from './artifacts.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { visibleTo, type ProjectVisibility } from './projects.ts'
 import { retryDeadlock } from './retry.ts'
@@ -72,15 +72,13 @@ export function createCatalog(records: Records) {
       readonly total: number
     }> {
       const query = applyFilters(select().where(ofProjects(projects)), filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'r.name', descending: false })
-        .select(columns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows, total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'r.name', descending: false },
+        select: (sorted) => sorted.select(columns),
+      })
+      return { rows, total }
     },
 
     /** A repository of that project by its whole name. */

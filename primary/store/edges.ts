@@ -14,7 +14,7 @@ import {
   type Deed,
 } from './audit.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import type { EdgesTable, Schema } from './schema.ts'
 
@@ -128,15 +128,13 @@ export function createEdges(records: Records) {
     }> {
       const all = records.selectFrom('edges').where('deleted_at', 'is', null)
       const query = applyFilters(all, filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: false })
-        .select(columns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readEdge), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: false },
+        select: (sorted) => sorted.select(columns),
+      })
+      return { rows: rows.map(readEdge), total }
     },
 
     /** The stored hash of an edge's secret, to see whether a configured secret is the same. */

@@ -5,7 +5,7 @@ import type { Fields } from '../../shared/api/query.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import type { ExecutionsTable, Schema } from './schema.ts'
 
 /** How the tasks of an execution stand. */
@@ -91,15 +91,13 @@ export function createExecutions(records: Records) {
       readonly total: number
     }> {
       const query = applyFilters(all(), filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: true })
-        .selectAll()
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readExecution), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: true },
+        select: (sorted) => sorted.selectAll(),
+      })
+      return { rows: rows.map(readExecution), total }
     },
 
     /** Those that have not ended: of one rule, or of all. */

@@ -1,4 +1,5 @@
-import { sql, type Expression, type SelectQueryBuilder, type SqlBool } from 'kysely'
+import { sql, type Expression, type SelectQueryBuilder, type Simplify, type SqlBool } from 'kysely'
+import type { Listing } from '../../shared/api/listing.ts'
 import type { FieldValue, Filter, Sort } from '../../shared/api/query.ts'
 
 /**
@@ -12,8 +13,8 @@ export function applyFilters<DB, TB extends keyof DB, O>(
   return filters.reduce((narrowed, filter) => narrowed.where(conditionOf(filter)), query)
 }
 
-/** Orders a query, by `last` in the end, so that no two pages show one row. */
-export function applySorts<DB, TB extends keyof DB, O>(
+/** Orders a query, by `last` in the end. */
+function applySorts<DB, TB extends keyof DB, O>(
   query: SelectQueryBuilder<DB, TB, O>,
   sorts: readonly Sort[],
   last: Sort,
@@ -23,6 +24,34 @@ export function applySorts<DB, TB extends keyof DB, O>(
       sorted.orderBy(sql.ref(column), descending ? 'desc' : 'asc'),
     query,
   )
+}
+
+/**
+ * One page of what a query finds, and how many rows there are in all.
+ * @param query without columns yet, which `select` adds
+ */
+export async function readPage<DB, TB extends keyof DB, O, Row>(
+  query: SelectQueryBuilder<DB, TB, O>,
+  {
+    sorts,
+    page,
+    last,
+    select,
+  }: Pick<Listing, 'sorts' | 'page'> & {
+    /** Orders them in the end, so that no two pages show one row. */
+    readonly last: Sort
+    readonly select: (query: SelectQueryBuilder<DB, TB, O>) => SelectQueryBuilder<DB, TB, Row>
+  },
+): Promise<{ readonly rows: readonly Simplify<Row>[]; readonly total: number }> {
+  const { total } = await query
+    .select(sql<number>`count(*)`.as('total'))
+    .$castTo<{ total: number }>()
+    .executeTakeFirstOrThrow()
+  const rows = await select(applySorts(query, sorts, last))
+    .limit(page.size)
+    .offset(page.offset)
+    .execute()
+  return { rows, total }
 }
 
 /** The condition of one filter, on its column unless it is on something else. */

@@ -14,7 +14,7 @@ import {
 } from './audit.ts'
 import { isUniqueViolation } from './conflicts.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { holdProject } from './projects.ts'
 import type { Schema } from './schema.ts'
@@ -144,15 +144,13 @@ export function createLabels(records: Records) {
           ? select().where('l.project_id', 'is', null)
           : select().where('l.project_id', '=', projectId)
       const query = applyFilters(owned, filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'l.id', descending: false })
-        .select(labelColumns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readLabel), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'l.id', descending: false },
+        select: (sorted) => sorted.select(labelColumns),
+      })
+      return { rows: rows.map(readLabel), total }
     },
 
     async get(id: number): Promise<Label | undefined> {

@@ -5,7 +5,7 @@ import type { ProjectFacts } from '../accounts/caller.ts'
 import { roleNames } from '../accounts/permissions.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
 import type { Records } from './database.ts'
-import { escapeLike } from './filters.ts'
+import { escapeLike, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { holdProject } from './projects.ts'
 import type { Schema } from './schema.ts'
@@ -53,16 +53,12 @@ export function createMembers(records: Records) {
       const all = select(projectId)
       const query =
         name === undefined ? all : all.where('u.username', 'ilike', `%${escapeLike(name)}%`)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await query
-        .select(memberColumns)
-        .orderBy('u.username')
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows, total: counted.total }
+      return readPage(query, {
+        sorts: [],
+        page,
+        last: { column: 'u.username', descending: false },
+        select: (sorted) => sorted.select(memberColumns),
+      })
     },
 
     async get(projectId: number, memberId: number): Promise<Member | undefined> {

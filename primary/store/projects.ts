@@ -8,7 +8,7 @@ import type { ProjectFacts } from '../accounts/caller.ts'
 import { roles } from '../accounts/permissions.ts'
 import { appendAudit, type AuditActor, type AuditEntry, type AuditOperation } from './audit.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { retryDeadlock } from './retry.ts'
 import type { Schema } from './schema.ts'
@@ -142,15 +142,13 @@ export function createProjects(records: Records) {
       readonly total: number
     }> {
       const query = applyFilters(select(userId).where(visibleTo(visibility)), filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'p.id', descending: false })
-        .select(projectColumns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readProject), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'p.id', descending: false },
+        select: (sorted) => sorted.select(projectColumns),
+      })
+      return { rows: rows.map(readProject), total }
     },
 
     /** The ids of the projects in which the user has that role. */

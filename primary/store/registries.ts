@@ -12,7 +12,7 @@ import {
 } from './audit.ts'
 import { isUniqueViolation } from './conflicts.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { readPolicy, ruleFactOf } from './policies.ts'
 import type { RegistriesTable, Schema } from './schema.ts'
@@ -77,15 +77,13 @@ export function createRegistries(records: Records) {
       readonly total: number
     }> {
       const query = applyFilters(records.selectFrom('registries'), filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: false })
-        .selectAll()
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readRegistry), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: false },
+        select: (sorted) => sorted.selectAll(),
+      })
+      return { rows: rows.map(readRegistry), total }
     },
 
     /**

@@ -8,7 +8,7 @@ import type { Account } from '../accounts/account.ts'
 import type { CallerFacts, RobotPermission } from '../accounts/caller.ts'
 import { appendAudit, type AuditEntry, type AuditOperation, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import { applyFilters, applySorts } from './filters.ts'
+import { applyFilters, readPage } from './filters.ts'
 import { appendEvents } from './outbox.ts'
 import { holdProject } from './projects.ts'
 import type { RobotsTable, Schema } from './schema.ts'
@@ -149,15 +149,13 @@ export function createRobots(records: Records) {
           ? all.where('project_id', 'is', null)
           : all.where('project_id', '=', projectId)
       const query = applyFilters(owned, filters)
-      const counted = await query
-        .select((expression) => expression.fn.countAll<number>().as('total'))
-        .executeTakeFirstOrThrow()
-      const rows = await applySorts(query, sorts, { column: 'id', descending: false })
-        .select(columns)
-        .limit(page.size)
-        .offset(page.offset)
-        .execute()
-      return { rows: rows.map(readRobot), total: counted.total }
+      const { rows, total } = await readPage(query, {
+        sorts,
+        page,
+        last: { column: 'id', descending: false },
+        select: (sorted) => sorted.select(columns),
+      })
+      return { rows: rows.map(readRobot), total }
     },
 
     /** Every robot, of projects and of the system. */
