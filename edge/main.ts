@@ -399,7 +399,6 @@ async function startParts({
           report: { ...reportOf({ edge, metrics, cached }), failures },
         }
       },
-      onRefused: () => undefined,
       onRoster: () => peers.changed(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),

@@ -51,6 +51,8 @@ const pollMs = 100
 /** Caches are passed by after this long without a look at the log. */
 const maxStaleMs = 1000
 const postgresStopMs = 5000
+/** How often feeds look for more where the follower, which looks for both, has not told of it. */
+const tailPollMs = 1000
 /** Of the log's end, framed for edges. */
 const feedBytes = 32 * 2 ** 20
 /** Files of blobs that are kept open without a reader. */
@@ -346,7 +348,7 @@ async function startInternal({
   cleanup,
 }: InternalContext): Promise<{ readonly server: HttpServer; readonly url: URL }> {
   const events = createEvents(records)
-  const tail = await startTail({ events, log, pollMs, keepBytes: feedBytes })
+  const tail = await startTail({ events, log, pollMs: tailPollMs, keepBytes: feedBytes })
   cleanup.add(() => tail.stop())
   follower.onChange(() => tail.wake())
   const edges = createEdges(records)

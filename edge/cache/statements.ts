@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { LogHead } from '../../shared/replication/chain.ts'
 import {
+  projectOfStream,
   streamOfText,
   type EventFact,
   type EventStream,
@@ -10,6 +11,7 @@ import {
   type RuleFact,
 } from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
+import { createTurns } from './turns.ts'
 
 /** An event of a stream that this edge may read, as the log tells it. */
 export interface KnownEvent {
@@ -201,7 +203,8 @@ export async function openStatements(folder: string): Promise<Statements> {
     for (const [stream, { gone }] of records) {
       const known =
         gone === true ? undefined : (read(stream, project) as ProjectStatement | undefined)
-      if (known !== undefined) ids.set(known.name, Number(stream.slice('project:'.length)))
+      const projectId = projectOfStream(stream)
+      if (known !== undefined && projectId !== undefined) ids.set(known.name, projectId)
     }
     return ids
   }
@@ -217,12 +220,9 @@ export async function openStatements(folder: string): Promise<Statements> {
   }
 
   /** Only one writes at a time: the feed, a snapshot's end, a stated tag. */
-  let writing: Promise<unknown> = Promise.resolve()
-  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
-    const mine = writing.then(work)
-    writing = mine.catch(ignore)
-    return mine
-  }
+  const turns = createTurns()
+  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> =>
+    turns.inTurn('writes', work)
 
   const applyNow = async (
     events: readonly KnownEvent[],
@@ -375,14 +375,15 @@ export async function openStatements(folder: string): Promise<Statements> {
     async *selections() {
       for (const [stream, { gone, base }] of records) {
         const prefix = prefixOf(stream)
-        if (gone === true || prefix === undefined || stream === 'system') continue
+        const projectId = projectOfStream(stream)
+        if (gone === true || prefix === undefined || projectId === undefined) continue
         const range = { gt: `${prefix}z!`, lt: `${prefix}z"` }
         for await (const [key, value] of level.iterator(range)) {
           const [, ruleId, repositoryId, digest] = key.slice(prefix.length).split('!')
           const { seq, isHeld } = value as { readonly seq: number; readonly isHeld?: boolean }
           yield {
             ruleId: Number(ruleId),
-            projectId: Number(stream.slice('project:'.length)),
+            projectId,
             repositoryId: Number(repositoryId),
             digest: digest as Digest,
             seq: Math.max(seq, base),
@@ -479,8 +480,7 @@ export async function openStatements(folder: string): Promise<Statements> {
         if (prefix !== undefined) await clear(prefix)
       }),
     async close() {
-      await writing
-      await level.close()
+      await inTurn(() => level.close())
     },
   }
 }

@@ -1,8 +1,7 @@
-import type { TLSSocket } from 'node:tls'
 import { OciError } from '../../shared/oci/errors.ts'
 import { projectOf } from '../../shared/oci/reference.ts'
-import type { RosterEdge } from '../../shared/replication/events.ts'
-import { edgeOfCertificate } from '../../shared/trust/pki.ts'
+import { covers, type RosterEdge } from '../../shared/replication/events.ts'
+import { createEdgeReader } from '../../shared/trust/pki.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
 
@@ -22,9 +21,10 @@ export interface PeerAccessDeps {
  * read. Out of scope is unknown. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
  */
 export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDeps): Authorise {
+  const certifiedBy = createEdgeReader()
   const edgeOf = ({ connection }: EdgeCaller): RosterEdge => {
-    const known = connection && certified(connection)
-    const edge = known === undefined ? undefined : statements.edge(known)
+    const known = connection && certifiedBy(connection)
+    const edge = known && statements.edge(known.edgeId)
     if (edge === undefined || edge.suspended)
       throw new OciError('DENIED', 'this certificate is of no edge that the primary lists')
     return edge
@@ -44,7 +44,7 @@ export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDep
       const project = statements.projectIdOf(projectOf(repository))
       const isKnown =
         project !== undefined &&
-        (scope === '*' || scope.includes(project)) &&
+        covers(scope, project) &&
         !statements.isGone(project) &&
         statements.repositoryId(project, repository) !== undefined
       if (!isKnown) throw unknown()
@@ -64,9 +64,4 @@ function refuseNames({ path }: PullTarget): void {
 
 function unknown(): OciError {
   return new OciError('NAME_UNKNOWN', 'there is no such repository')
-}
-
-function certified(socket: Partial<TLSSocket>): string | undefined {
-  const certificate = socket.authorized === true ? socket.getPeerX509Certificate?.() : undefined
-  return certificate && edgeOfCertificate(certificate)?.edgeId
 }

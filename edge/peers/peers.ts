@@ -1,6 +1,6 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import { isRepositoryName } from '../../shared/oci/reference.ts'
-import type { RosterEdge } from '../../shared/replication/events.ts'
+import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { createHomes, type Homes } from '../../shared/site/home.ts'
 import { edgeCertificateName } from '../../shared/trust/pki.ts'
 import type { ChooseProxy } from '../../shared/http/proxy.ts'
@@ -108,7 +108,7 @@ export function createPeers(deps: PeersDeps): Peers {
       if (!isPrimary && !isOpen(origin.upstream)) return []
       const { project } = origin
       const mayHave = ({ scope }: RosterEdge): boolean =>
-        !isPrimary || scope === '*' || (project !== undefined && scope.includes(project))
+        !isPrimary || (project !== undefined && covers(scope, project))
       const ranked = homes.rank({ digest }).filter(({ edge }) => mayHave(edge))
       const mine = ranked.findIndex(({ id }) => id === edgeId)
       const before = ranked.slice(0, mine === -1 ? asked : Math.min(mine, asked))

@@ -3,7 +3,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseJson } from '../../shared/auth/json.ts'
 import type { Logger } from '../../shared/observability/log.ts'
 import { createChainReader, type LogHead } from '../../shared/replication/chain.ts'
-import { streamOfText, type EventBody, type EventStream } from '../../shared/replication/events.ts'
+import {
+  isEntitled,
+  streamOfText,
+  type EventBody,
+  type EventStream,
+} from '../../shared/replication/events.ts'
 import { maxLineBytes, type FeedLine } from '../../shared/replication/feed.ts'
 import type { EdgeReport, Lease } from '../../shared/replication/lease.ts'
 import {
@@ -12,7 +17,6 @@ import {
   statementTypes,
   type Envelope,
 } from '../../shared/trust/statement.ts'
-import { publicKeyOf, type TrustList } from '../../shared/trust/trust-list.ts'
 import type { AskPrimary } from '../access/token-relay.ts'
 import type { Freshness } from './freshness.ts'
 import type { Identity, OwnIdentity } from './identity.ts'
@@ -49,8 +53,6 @@ export interface FollowDeps {
   readonly onApplied: (events: readonly KnownEvent[]) => void
   /** Told when a stream's whole state came, or went. */
   readonly onStreams: () => void
-  /** Told when the primary says that this edge may not read: `undefined` when it may again. */
-  readonly onRefused: (message: string | undefined) => void
   readonly log: Logger
 }
 
@@ -90,10 +92,7 @@ export function startFollowing(deps: FollowDeps): Following {
       } catch (err) {
         if (stopping.signal.aborted) return
         const reason = err instanceof Error ? err.message : String(err)
-        if (err instanceof LinkRefusedError && err.status === 403) {
-          freshness.end()
-          deps.onRefused(reason)
-        }
+        if (err instanceof LinkRefusedError && err.status === 403) freshness.end()
         // Once for each kind of trouble, not for each attempt.
         if (reason !== lostBefore)
           log.warn(
@@ -156,14 +155,14 @@ interface Session extends FollowDeps {
 async function followOnce(deps: Session, onConnected: () => void): Promise<void> {
   const own = await deps.identity.current()
   const { url, envelope } = await askForTrust(deps.ask)
-  let trust = await deps.identity.take(envelope)
+  const { ca } = await deps.identity.take(envelope)
   const controller = new AbortController()
   const signal = AbortSignal.any([deps.signal, controller.signal])
-  const identity = { ...own, ca: trust.ca, trust }
+  const identity = { ...own, ca }
   deps.onIdentity(identity)
   const link = openLink({ url, identity, instance: deps.instance, ...deps.dial })
   try {
-    const keyOf = (kid: string) => keysOf(trust).get(kid)
+    const keyOf = deps.identity.logKey
     const streams = createStreams({
       statements: deps.statements,
       link,
@@ -179,7 +178,6 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
     await beginIfNew(deps, { streams, lease })
     // The first lease was asked for with nothing recorded.
     deps.reporter.report()
-    deps.onRefused(undefined)
     deps.reporter.to(lease.hurry)
     const leases = lease.keep()
     leases.catch((error: unknown) => controller.abort(error))
@@ -195,9 +193,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
       },
       {
         onConnected,
-        takeTrust: async (list) => {
-          trust = await deps.identity.take(list)
-        },
+        takeTrust: deps.identity.take,
       },
     )
   } catch (error) {
@@ -221,10 +217,6 @@ async function askForTrust(ask: AskPrimary): Promise<{ url: URL; envelope: Envel
   if (list === undefined || url === null || url.protocol !== 'https:')
     throw new Error('the primary does not say where its events are')
   return { url, envelope: list }
-}
-
-function keysOf({ log }: TrustList) {
-  return new Map(log.map((key) => [key.id, publicKeyOf(key)]))
 }
 
 /** Takes snapshots where nothing is recorded yet, or what is recorded is of a log that is no more. */
@@ -253,7 +245,7 @@ async function readFeed(
     takeTrust,
   }: {
     readonly onConnected: () => void
-    readonly takeTrust: (list: Envelope) => Promise<void>
+    readonly takeTrust: Identity['take']
   },
 ): Promise<void> {
   const { statements, streams, freshness } = deps
@@ -313,10 +305,8 @@ function refuseWithheld(
 ): void {
   const stream = streamOfText(text)
   if (stream === undefined || !statements.knows(stream) || !mayRead(stream)) return
-  const scope = statements.edge(edgeId)?.scope ?? []
-  const isInScope =
-    stream === 'system' || scope === '*' || scope.includes(Number(stream.slice('project:'.length)))
-  if (isInScope) throw new StatementError(`the body of event ${seq} was left out`)
+  if (isEntitled(statements.edge(edgeId)?.scope ?? [], stream))
+    throw new StatementError(`the body of event ${seq} was left out`)
 }
 
 function eventOf(line: Extract<FeedLine, { readonly seq: number }>): KnownEvent | undefined {

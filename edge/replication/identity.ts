@@ -33,7 +33,6 @@ export interface OwnIdentity {
   readonly certificate: string
   /** The CAs of the edges' own certificates. */
   readonly ca: readonly string[]
-  readonly trust: TrustList
 }
 
 export interface Identity {
@@ -65,6 +64,7 @@ const renewBeforeMs = 60 * 86_400_000
 interface Kept {
   readonly key: string
   readonly certificate: string | undefined
+  /** Who signs the next list. */
   readonly root: TrustedKey | undefined
   readonly list: TrustList | undefined
 }
@@ -72,6 +72,14 @@ interface Kept {
 /** Who this edge is: a key that never leaves it, a certificate for it, and the root that it believes. */
 export function createIdentity({ folder, edge, post, now }: IdentityDeps): Identity {
   let kept: Kept | undefined
+  let logKeys: ReadonlyMap<string, KeyObject> = new Map()
+  const keep = (next: Kept): Kept => {
+    kept = next
+    // Once for each list: each batch of the feed is checked by one of them.
+    logKeys = new Map(next.list?.log.map((key) => [key.id, publicKeyOf(key)]))
+    return next
+  }
+  const known = async (): Promise<Kept> => kept ?? keep(await read())
   const path = (file: string) => join(folder, file)
   const write = (file: string, text: string) => writeFileAtomic(path(file), text, { mode: 0o600 })
   const text = async (file: string) => (await readSmallFile(path(file)))?.toString('utf8')
@@ -86,24 +94,23 @@ export function createIdentity({ folder, edge, post, now }: IdentityDeps): Ident
     }
     const trust = parseJson((await text(identityFiles.trust)) ?? '') as
       { readonly root: TrustedKey; readonly list: Envelope } | undefined
-    return {
-      key,
-      certificate: await text(identityFiles.certificate),
-      root: trust?.root,
-      list: trust && openTrustList(trust.list, { root: trust.root }),
-    }
+    const list = trust && openTrustList(trust.list, { root: trust.root })
+    const certificate = await text(identityFiles.certificate)
+    return { key, certificate, root: list?.root, list }
   }
 
+  /** @param signer the root that signed it, which may name another one in it */
   const keepTrust = async (
-    root: TrustedKey,
+    signer: TrustedKey,
     envelope: Envelope,
     list: TrustList,
   ): Promise<void> => {
-    await write(identityFiles.trust, `${JSON.stringify({ root, list: envelope }, undefined, 2)}\n`)
-    kept = { ...(kept ?? (await read())), root, list }
+    const written = { root: signer, list: envelope }
+    await write(identityFiles.trust, `${JSON.stringify(written, undefined, 2)}\n`)
+    keep({ ...(await known()), root: list.root, list })
   }
 
-  const renew = async ({ key, root: known }: Kept): Promise<void> => {
+  const renew = async ({ key, root }: Kept): Promise<Kept> => {
     const privateKey = createPrivateKey(key)
     const ownKey = createPublicKey(privateKey)
     const publicKey = ownKey.export({ type: 'spki', format: 'pem' }).toString()
@@ -117,42 +124,38 @@ export function createIdentity({ folder, edge, post, now }: IdentityDeps): Ident
       )
     const answer = parseRenewAnswer(body)
     // An edge of the configuration believes the root that it first meets where its configuration sends it.
-    const fingerprint = fingerprintOf((known ?? answer.root).jwk)
+    const fingerprint = fingerprintOf((root ?? answer.root).jwk)
     checkJoinAnswer(answer, { fingerprint, publicKey: ownKey, now: now() })
     const list = openTrustList(answer.trust, { root: answer.root })
     await write(identityFiles.edgeCa, answer.ca)
     await write(identityFiles.certificate, answer.certificate)
     await keepTrust(answer.root, answer.trust, list)
-    kept = await read()
+    return keep(await read())
   }
 
   return {
-    logKey(kid) {
-      const key = kept?.list?.log.find(({ id }) => id === kid)
-      return key && publicKeyOf(key)
-    },
+    logKey: (kid) => logKeys.get(kid),
     async current() {
-      kept ??= await read()
-      const before = leftMs(kept.certificate, now())
-      if (before < renewBeforeMs || kept.list === undefined) {
+      let own = await known()
+      const before = leftMs(own.certificate, now())
+      if (before < renewBeforeMs || own.list === undefined) {
         try {
-          await renew(kept)
+          own = await renew(own)
         } catch (error) {
           // One that still counts is tried again with the next connection.
-          if (before <= 0 || kept.list === undefined) throw error
+          if (before <= 0 || own.list === undefined) throw error
         }
       }
-      const { key, certificate, list } = kept
+      const { key, certificate, list } = own
       if (certificate === undefined || list === undefined)
         throw new Error('this edge has no certificate')
-      return { key, certificate, ca: list.ca, trust: list }
+      return { key, certificate, ca: list.ca }
     },
     async take(envelope) {
-      kept ??= await read()
-      const { root, list } = kept
+      const { root, list } = await known()
       if (root === undefined) throw new Error('this edge knows no root yet')
       const fresh = openTrustList(envelope, { root, after: list?.version, issuer: list?.issuer })
-      if (fresh.version !== list?.version) await keepTrust(fresh.root, envelope, fresh)
+      if (fresh.version !== list?.version) await keepTrust(root, envelope, fresh)
       return fresh
     },
   }

@@ -31,10 +31,7 @@ export interface PrimaryLog {
 
 export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements' | 'onProgress'>
 
-export interface FollowLogDeps extends Pick<
-  FollowDeps,
-  'dial' | 'progress' | 'onRefused' | 'onIdentity'
-> {
+export interface FollowLogDeps extends Pick<FollowDeps, 'dial' | 'progress' | 'onIdentity'> {
   /** Told when the roster may say something else. */
   readonly onRoster: () => void
   readonly edge: { readonly id: string; readonly secret: string }

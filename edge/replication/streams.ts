@@ -8,6 +8,8 @@ import {
   type SnapshotStatement,
 } from '../../shared/replication/feed.ts'
 import { openStatement, StatementError, statementTypes } from '../../shared/trust/statement.ts'
+import { createTurns as createFetchTurns } from '../../shared/http/turns.ts'
+import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
 import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
@@ -44,6 +46,8 @@ interface Coming {
 /** More than this is not waited with: the snapshot is asked for again. */
 const maxQueued = 20_000
 const atOnce = 4
+/** Batches and the ends of snapshots come one after another. */
+const batches = 'batches'
 
 export function createStreams({
   statements,
@@ -54,27 +58,13 @@ export function createStreams({
   onFailed,
 }: StreamsDeps): Streams {
   const coming = new Map<EventStream, Coming>()
-  let running = 0
-  const turns: (() => void)[] = []
-  /** Batches and the ends of snapshots come one after another. */
-  let last: Promise<unknown> = Promise.resolve()
-  const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> => {
-    const mine = last.then(work)
-    last = mine.catch(ignore)
-    return mine
-  }
-  const takeTurn = async (): Promise<void> => {
-    if (running >= atOnce) await new Promise<void>((resolve) => turns.push(resolve))
-    running++
-  }
-  const endTurn = (): void => {
-    running--
-    turns.shift()?.()
-  }
+  const fetches = createFetchTurns(atOnce)
+  const { inTurn } = createTurns()
 
   const fetchStream = async (stream: EventStream, after: number, queue: KnownEvent[]) => {
-    await takeTurn()
+    let endTurn: (() => void) | undefined
     try {
+      endTurn = await fetches.take('snapshots', signal)
       const writer = statements.startSnapshot(stream)
       const statement = await readSnapshot(await link.snapshot(stream, after, signal), {
         stream,
@@ -83,7 +73,7 @@ export function createStreams({
       })
       if (statement.seq < after)
         throw new StatementError(`the snapshot of ${stream} is older than what was asked for`)
-      await inTurn(async () => {
+      await inTurn(batches, async () => {
         coming.delete(stream)
         await writer.commit(statement)
         const { cursor } = statements
@@ -96,7 +86,7 @@ export function createStreams({
       coming.delete(stream)
       throw error
     } finally {
-      endTurn()
+      endTurn?.()
     }
   }
   /** What this edge may not read any more it forgets, and takes no token for it that was signed before. */
@@ -118,7 +108,7 @@ export function createStreams({
 
   return {
     apply: (events, head) =>
-      inTurn(async () => {
+      inTurn(batches, async () => {
         const known: KnownEvent[] = []
         for (const event of events) {
           const { stream } = event
@@ -135,7 +125,7 @@ export function createStreams({
       const all = new Set(listed)
       for (const stream of statements.streams())
         if (!all.has(stream)) {
-          await inTurn(() => leave(stream))
+          await inTurn(batches, () => leave(stream))
           onChanged()
         }
       const after = statements.cursor?.seq ?? 0

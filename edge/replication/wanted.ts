@@ -116,7 +116,10 @@ export function createWanted(deps: WantedDeps): Wanted {
   const tryAgain = (selection: Selection): void => {
     want(selection)
     const work = works.get(keyOf(selection))
-    if (work !== undefined) Object.assign(work, { selection, failures: 0, dueAt: 0 })
+    if (work === undefined) return
+    work.selection = selection
+    work.failures = 0
+    work.dueAt = 0
   }
   const forget = (key: string): void => {
     roots.delete(key)
@@ -179,7 +182,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     }
     const waiting = [...works.values()].filter((work) => !work.running)
     if (waiting.length === 0) return
-    const next = Math.min(...waiting.map(({ dueAt }) => dueAt))
+    const next = leastOf(waiting, ({ dueAt }) => dueAt)
     timer = setTimeout(begin, Math.max(10, next - performance.now())).unref()
   }
 
@@ -223,19 +226,18 @@ export function createWanted(deps: WantedDeps): Wanted {
     }
     await collect(digest)
     await deps.pin()
-    const missing = [...blobs].filter(([blob]) => !deps.isHeld(blob))
-    work.missingBytes = missing.reduce((sum, [, size]) => sum + size, 0)
-    const left = missing[Symbol.iterator]()
+    const missing = new Map([...blobs].filter(([blob]) => !deps.isHeld(blob)))
+    work.missingBytes = [...missing.values()].reduce((sum, size) => sum + size, 0)
+    // Those that are here for other repositories too: this one needs its own links.
+    const left = blobs.keys()
     const fetchNext = async (): Promise<void> => {
-      for (const [blob, size] of left) {
+      for (const blob of left) {
         stopping.signal.throwIfAborted()
         await deps.blob(origin, blob)
-        work.missingBytes -= size
+        work.missingBytes -= missing.get(blob) ?? 0
       }
     }
     await Promise.all(Array.from({ length: blobsAtOnce }, fetchNext))
-    // Some were here, for other repositories: this one needs its own links.
-    for (const blob of blobs.keys()) await deps.blob(origin, blob)
   }
 
   return {
@@ -270,7 +272,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     progress() {
       const open = [...works.values()]
       const holding = open.filter(({ failures }) => failures < givenUpAfter)
-      const first = Math.min(...holding.map(({ selection }) => selection.seq))
+      const first = leastOf(holding, ({ selection }) => selection.seq)
       const failures = open
         .filter((work) => work.failures >= givenUpAfter)
         .slice(0, maxFailures)
@@ -297,6 +299,11 @@ export function createWanted(deps: WantedDeps): Wanted {
 
 function newWork(selection: Selection, rule: RuleFact): Work {
   return { selection, rule, failures: 0, reason: '', missingBytes: 0, dueAt: 0, running: false }
+}
+
+/** Infinity of none; there may be too many of them for arguments. */
+function leastOf<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((least, item) => Math.min(least, of(item)), Infinity)
 }
 
 function keyOf({

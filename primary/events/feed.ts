@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
-import type { RosterEdge } from '../../shared/replication/events.ts'
+import { isEntitled, type RosterEdge } from '../../shared/replication/events.ts'
 import { aliveMs } from '../../shared/replication/feed.ts'
 import type { Trust } from '../store/trust.ts'
 import { lineOf, type FramedBatch, type Tail } from './tail.ts'
@@ -62,6 +62,16 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
   const watchClones = createCloneWatch({ now, onClone })
   let catchUps = 0
 
+  /** @returns ends it; called again it does nothing */
+  const beginCatchUp = (): (() => void) => {
+    let isRunning = true
+    catchUps++
+    return () => {
+      if (isRunning) catchUps--
+      isRunning = false
+    }
+  }
+
   const end = (feed: Feed): void => {
     if (feeds.get(feed.edge.id) === feed) feeds.delete(feed.edge.id)
     feed.response.destroy()
@@ -86,17 +96,13 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
     return !isOver
   }
 
-  const catchUp = async (feed: Feed): Promise<boolean> => {
-    catchUps++
-    try {
-      const batches = await tail.read(feed.seq)
-      // Trimmed meanwhile: it takes a snapshot.
-      if (batches === undefined || batches.length === 0) return false
-      for (const batch of batches) if (!(await send(feed, batch))) return false
-      return true
-    } finally {
-      catchUps--
+  /** @param first what comes next, where memory does not hold it. @returns false where it ends: the rest was trimmed */
+  const catchUp = async (feed: Feed, first: readonly FramedBatch[]): Promise<boolean> => {
+    for (let next = first; tail.next(feed.seq) === 'gone'; next = await tail.read(feed.seq)) {
+      if (next.length === 0) return false
+      for (const batch of next) if (!(await send(feed, batch))) return false
     }
+    return true
   }
 
   /** Sends all that there is; the one who is writing goes on with what comes meanwhile. */
@@ -130,6 +136,8 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
 
   return {
     async open({ edge, instance, address, from }, response) {
+      // Another primary, or a snapshot, may have told it what is not read here yet.
+      if (from.seq > tail.seq) await tail.readOn()
       if (from.epoch !== tail.epoch || from.seq > tail.seq) return 'behind'
       const isBehind = tail.next(from.seq) === 'gone'
       if (isBehind && catchUps >= maxCatchUps) return 'busy'
@@ -142,8 +150,17 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
         busy: true,
       }
       // Whether the log reaches back that far is seen before the answer begins.
-      const first = isBehind ? await tail.read(from.seq) : []
-      if (first === undefined || response.destroyed) return 'behind'
+      const endCatchUp = isBehind ? beginCatchUp() : () => undefined
+      const first = isBehind
+        ? await tail.read(from.seq).catch((error: unknown) => {
+            endCatchUp()
+            throw error
+          })
+        : []
+      if ((isBehind && first.length === 0) || response.destroyed) {
+        endCatchUp()
+        return 'behind'
+      }
       watchClones(edge.edgeId, { instance, address })
       const before = feeds.get(edge.edgeId)
       if (before !== undefined) end(before)
@@ -156,11 +173,12 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
       void (async () => {
         try {
           await write(response, [lineOf({ trust: envelope })])
-          while (tail.next(feed.seq) === 'gone') if (!(await catchUp(feed))) return end(feed)
+          if (!(await catchUp(feed, first))) return end(feed)
         } catch {
           // Its socket went.
           return end(feed)
         } finally {
+          endCatchUp()
           feed.busy = false
         }
         await pump(feed)
@@ -174,13 +192,6 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
       for (const feed of feeds.values()) end(feed)
     },
   }
-}
-
-/** Whether an edge of this scope may read a stream's bodies. */
-export function isEntitled(scope: RosterEdge['scope'], stream: string): boolean {
-  return (
-    stream === 'system' || scope === '*' || scope.includes(Number(stream.slice('project:'.length)))
-  )
 }
 
 /** Resolves once the socket has taken it: a slow edge holds back nobody but itself. */

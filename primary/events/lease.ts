@@ -1,12 +1,11 @@
 import type { Logger } from '../../shared/observability/log.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
-import type { RosterEdge } from '../../shared/replication/events.ts'
+import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../../shared/replication/lease.ts'
 import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
 import type { KeyRing } from '../store/keys.ts'
 import type { EdgeState, EdgeStates } from '../store/edge-states.ts'
 import type { Events } from '../store/events.ts'
-import { isEntitled } from './feed.ts'
 
 export interface Leases {
   /** Answers one request; what it reports is written down soon. */
@@ -70,10 +69,7 @@ export function createLeases({
         nonce,
         edgeId: edge.edgeId,
         head: await readHead(),
-        streams: [
-          'system',
-          ...all.filter((id) => isEntitled(scope, `project:${id}`)).map((id) => `project:${id}`),
-        ],
+        streams: ['system', ...all.filter((id) => covers(scope, id)).map((id) => `project:${id}`)],
         leaseMs,
       }
       return signStatement(statementTypes.lease, lease, signing())

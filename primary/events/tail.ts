@@ -30,8 +30,10 @@ export interface Tail {
   readonly epoch: number
   /** The batch behind this place; undefined at the end; 'gone' when memory does not reach back that far. */
   next(seq: number): FramedBatch | undefined | 'gone'
-  /** Reads it from the database instead; undefined when it was trimmed. At the end: an empty list. */
-  read(seq: number): Promise<readonly FramedBatch[] | undefined>
+  /** Reads it from the database instead, which may know more: empty when nothing comes next there, or it was trimmed. */
+  read(seq: number): Promise<readonly FramedBatch[]>
+  /** Reads on now, not when it is next woken. */
+  readOn(): Promise<void>
   /** Calls back when there is more. Returns how to stop. */
   onGrown(listener: () => void): () => void
   wake(): void
@@ -69,7 +71,7 @@ export async function startTail({ events, log, pollMs, keepBytes }: TailOptions)
     kept.clear()
     keptBytes = 0
   }
-  const readOn = async (): Promise<void> => {
+  const readAll = async (): Promise<void> => {
     const head = await events.head()
     if (head.epoch !== epoch || head.seq < seq) {
       forget()
@@ -89,10 +91,15 @@ export async function startTail({ events, log, pollMs, keepBytes }: TailOptions)
       for (const listener of listeners) listener()
     }
   }
+  let reading: Promise<void> | undefined
+  const readOnce = (): Promise<void> =>
+    (reading ??= readAll().finally(() => {
+      reading = undefined
+    }))
   const run = async (): Promise<void> => {
     while (!stopped) {
       try {
-        await readOn()
+        await readOnce()
         failing = false
       } catch (err) {
         if (!failing && !stopped) log.warn({ err }, 'the event log cannot be read: feeds wait')
@@ -110,7 +117,12 @@ export async function startTail({ events, log, pollMs, keepBytes }: TailOptions)
       return epoch
     },
     next: (after) => (after === seq ? undefined : (kept.get(after + 1) ?? 'gone')),
-    read: async (after) => (await events.readBatchesAfter(after))?.map(frame),
+    read: async (after) => ((await events.readBatchesAfter(after)) ?? []).map(frame),
+    async readOn() {
+      // The one that runs may have begun before what is wanted was there.
+      await reading?.catch(() => undefined)
+      await readOnce()
+    },
     onGrown(listener) {
       listeners.add(listener)
       return () => void listeners.delete(listener)

@@ -1,7 +1,11 @@
 import { createHash } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import type { LogHead } from '../../shared/replication/chain.ts'
-import type { EventStream, RuleFact } from '../../shared/replication/events.ts'
+import {
+  projectOfStream,
+  type EventStream,
+  type RuleFact,
+} from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
 import type { Records } from './database.ts'
 import { rosterOf } from './edges.ts'
@@ -31,10 +35,11 @@ export function createSnapshots(records: Records) {
         .setAccessMode('read only')
         .execute(async (trx) => {
           const place = await placeOf(trx, stream)
-          if (stream === 'system') {
+          const projectId = projectOfStream(stream)
+          if (projectId === undefined) {
             for (const edge of await rosterOf(trx)) await take({ edge })
             for (const ruleFact of await rulesOf(trx)) await take({ ruleFact })
-          } else await readProject(trx, Number(stream.slice('project:'.length)), take)
+          } else await readProject(trx, projectId, take)
           return place
         })
     },

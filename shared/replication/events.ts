@@ -182,6 +182,22 @@ export function createEventBody(fact: EventFact, at: Date): EventBody {
   }
 }
 
+/** The project of a stream; undefined for `system`. */
+export function projectOfStream(stream: EventStream): number | undefined {
+  return stream === 'system' ? undefined : Number(stream.slice('project:'.length))
+}
+
+/** Whether a project is in an edge's scope. */
+export function covers(scope: RosterEdge['scope'], projectId: number): boolean {
+  return scope === '*' || scope.includes(projectId)
+}
+
+/** Whether an edge of this scope may read a stream's bodies. */
+export function isEntitled(scope: RosterEdge['scope'], stream: EventStream): boolean {
+  const project = projectOfStream(stream)
+  return project === undefined || covers(scope, project)
+}
+
 /** The stream whose readers are entitled to a fact's body. */
 export function streamOf(fact: EventFact): EventStream {
   return 'projectId' in fact && fact.projectId !== undefined

@@ -5,6 +5,7 @@ import {
   randomBytes,
   type X509Certificate,
 } from 'node:crypto'
+import type { TLSSocket } from 'node:tls'
 import { promisify } from 'node:util'
 import forge from 'node-forge'
 import type { CertificateNames } from './names.ts'
@@ -112,15 +113,36 @@ export function issueEdgeCertificate(
   return toUnixLines(forge.pki.certificateToPem(cert))
 }
 
-/** Which edge a certificate says that it is of, and by which key: SPKI PEM. Undefined when it is no edge's. */
-export function edgeOfCertificate(
-  certificate: X509Certificate,
-): { readonly edgeId: string; readonly publicKey: string } | undefined {
+export interface CertifiedEdge {
+  readonly edgeId: string
+  /** SPKI PEM. */
+  readonly publicKey: string
+}
+
+/** Which edge a certificate says that it is of, and by which key. Undefined when it is no edge's. */
+function edgeOfCertificate(certificate: X509Certificate): CertifiedEdge | undefined {
   const [, edgeId] =
     /^DNS:([a-z0-9-]{1,63})\.edge\.outport\.internal$/.exec(certificate.subjectAltName ?? '') ?? []
   if (edgeId === undefined) return undefined
   const publicKey = certificate.publicKey.export({ type: 'spki', format: 'pem' }).toString()
   return { edgeId, publicKey }
+}
+
+/**
+ * Makes what tells which edge a connection is of: by the certificate that it showed, read once for each connection.
+ * @returns a function that takes a connection's socket; undefined for one that showed no trusted certificate of an edge
+ */
+export function createEdgeReader(): (socket: object) => CertifiedEdge | undefined {
+  const read = new WeakMap<object, { readonly edge: CertifiedEdge | undefined }>()
+  return (socket) => {
+    const known = read.get(socket)
+    if (known !== undefined) return known.edge
+    const { authorized, getPeerX509Certificate } = socket as Partial<TLSSocket>
+    const certificate = authorized === true ? getPeerX509Certificate?.call(socket) : undefined
+    const edge = certificate && edgeOfCertificate(certificate)
+    read.set(socket, { edge })
+    return edge
+  }
 }
 
 /** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */

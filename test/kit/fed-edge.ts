@@ -14,7 +14,7 @@ export interface FedStand {
   /** Starts an edge of the primary's configuration that follows its log, and waits until it knows all there is. */
   startEdge(
     t: Pick<TestContext, 'after'>,
-    options?: TestEdgeOptions & { readonly id?: string; readonly isReady?: boolean },
+    options?: TestEdgeOptions & { readonly id?: string },
   ): Promise<TestEdge>
 }
 
@@ -50,7 +50,7 @@ export async function startFedStand(
   return {
     primary,
     primaryLog,
-    async startEdge(t, { id = 'one', isReady = true, ...edgeOptions } = {}) {
+    async startEdge(t, { id = 'one', ...edgeOptions } = {}) {
       const edge = await startTestEdge(t, {
         ...edgeOptions,
         edge: {
@@ -61,11 +61,10 @@ export async function startFedStand(
           ...edgeOptions.edge,
         },
       })
-      if (isReady)
-        await waitFor(
-          'the edge to know all there is',
-          async () => (await edge.metric('outport_edge_log_fresh')) === 1,
-        )
+      await waitFor(
+        'the edge to know all there is',
+        async () => (await edge.metric('outport_edge_log_fresh')) === 1,
+      )
       return edge
     },
   }

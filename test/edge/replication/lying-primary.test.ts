@@ -71,7 +71,6 @@ async function start(t: TestContext, lie?: (server: FeedServer) => void): Promis
     post: server.post,
     dial: { chooseProxy: () => undefined, connectTimeoutMs: 1000 },
     progress: () => ({ heldSeq: 0, waitingBytes: 0, report: emptyReport }),
-    onRefused: () => undefined,
     onIdentity: () => undefined,
     onRoster: () => undefined,
   })

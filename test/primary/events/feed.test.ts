@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { test, type TestContext } from 'node:test'
+import { createFeeds } from '../../../primary/events/feed.ts'
+import { startTail } from '../../../primary/events/tail.ts'
+import { createEvents } from '../../../primary/store/events.ts'
+import { appendEvents } from '../../../primary/store/outbox.ts'
+import type { RosterEdge } from '../../../shared/replication/events.ts'
+import { createLogger } from '../../../shared/observability/log.ts'
+import { createTestRoot, signTrustList } from '../../kit/join-server.ts'
+import { createLogKey } from '../../kit/log-keys.ts'
+import { createTestDatabase } from '../../kit/postgres.ts'
+
+const log = createLogger({ level: 'error', write: () => undefined })
+const edge: RosterEdge = {
+  edgeId: 'one',
+  name: 'one',
+  site: '',
+  region: '',
+  labels: {},
+  scope: '*',
+  suspended: false,
+}
+
+/** A log whose tail is woken by nobody, and a way to ask for a feed from a place. */
+async function createStand(t: TestContext) {
+  const { records } = await createTestDatabase(t)
+  const events = createEvents(records)
+  const { sign } = createLogKey()
+  const tail = await startTail({ events, log, pollMs: 3_600_000, keepBytes: 1 })
+  const root = createTestRoot()
+  const list = { version: 1, issuer: 'test', epoch: 1, root: root.trusted, log: [], ca: [] }
+  const trust = () => ({ root: root.trusted, list, envelope: signTrustList(root, []) })
+  const feeds = createFeeds({ tail, trust, log, onClone: () => undefined, now: () => 0 })
+  const server = createServer((request, response) => {
+    const from = { epoch: 1, seq: Number((request.url ?? '').slice(1)) }
+    void feeds.open({ edge, instance: 'i', address: '', from }, response).then((refusal) => {
+      if (refusal !== undefined) response.writeHead(409).end()
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(async () => {
+    feeds.close()
+    server.closeAllConnections()
+    server.close()
+    await tail.stop()
+  })
+  const { port } = server.address() as AddressInfo
+  return {
+    events,
+    tail,
+    async append(): Promise<void> {
+      await records
+        .transaction()
+        .execute((trx) =>
+          appendEvents(trx, [{ type: 'edge-deleted', edgeId: 'other' }], new Date()),
+        )
+      await events.number(sign)
+    },
+    ask: (seq: number) => fetch(`http://127.0.0.1:${port}/${seq}`),
+  }
+}
+
+test('a place that was read elsewhere first is fed from: nobody takes snapshots again', async (t) => {
+  const { append, ask, tail } = await createStand(t)
+  await append()
+  assert.equal(tail.seq, 0, 'the tail has not looked')
+  const answer = await ask(1)
+  assert.equal(answer.status, 200)
+  await answer.body?.cancel()
+  assert.equal((await ask(2)).status, 409, 'there is no such place')
+})
+
+test('who is behind a log that was trimmed whole is told so, before an answer begins', async (t) => {
+  const { append, ask, events, tail } = await createStand(t)
+  for (let event = 0; event < 3; event++) await append()
+  await tail.readOn()
+  const behind = await ask(1)
+  assert.equal(behind.status, 200)
+  await behind.body?.cancel()
+  await events.trim(new Date(Date.now() + 60_000))
+  assert.equal((await ask(1)).status, 409)
+})
