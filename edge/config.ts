@@ -290,6 +290,12 @@ const edgeSchema = group({
     description:
       "Whether it follows its primary's events, so that tags are known without asking; it needs an identity for that: `outport edge join`, or id and credential_file.",
   }),
+  offline_grace: duration({
+    default: '1h',
+    maximum: 24 * 3_600_000,
+    description:
+      'How long after its primary last took a log-in this edge goes on taking it by itself while the primary cannot be asked; 0 never.',
+  }),
   trusted_proxies: trustedProxiesOption,
   cache: group({
     size: optional(

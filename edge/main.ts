@@ -1,6 +1,5 @@
 import { join } from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
-import { edgeAudience, createTokenVerifier, tokenIssuer } from '../shared/auth/token.ts'
 import { atPortOf } from '../shared/config/server-options.ts'
 import { announce, type Announced } from '../shared/discovery/registration.ts'
 import { readSecretFile } from '../shared/files/text-file.ts'
@@ -17,9 +16,7 @@ import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
-import { createPrimaryKeys } from './access/keys.ts'
-import { createRevocations } from './access/revocations.ts'
-import { createTokenRelay } from './access/token-relay.ts'
+import { openAccess } from './access/access.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
@@ -62,8 +59,6 @@ import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 const openFiles = 512
 /** Blobs that are asked for at one other edge of the site at once. */
 const peerRequests = 16
-/** Proved tokens that are remembered, at about 1 KiB each. */
-const rememberedTokens = 10_000
 
 /**
  * Starts an edge. Its upstreams need not be there: it serves what it holds.
@@ -223,17 +218,17 @@ async function startParts({
     edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
   const identity =
     edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
-  const audience = edgeAudience(edge.id ?? '')
-  const keys = createPrimaryKeys({ ask, index, now: Date.now })
-  const relay = createTokenRelay({ ask, edge: identity })
-  const { isRevoked } = createRevocations(primaryLog.statements)
-  const verifier = createTokenVerifier({
-    keys: (kid) => keys.get(kid),
-    issuer: tokenIssuer,
-    audience,
-    isRevoked,
-    cacheEntries: rememberedTokens,
+  const access = await openAccess({
+    ask,
+    edge: identity,
+    edgeId: edge.id ?? '',
+    index,
+    statements: primaryLog.statements,
+    graceMs: edge.offline_grace,
+    waitMs: primaryOf(edge).tag_wait,
+    onOffline: metrics.offlineLogIn,
   })
+  closers.push(() => access.close())
   /** What is passed through has listeners of its own, which have nothing else. */
   const registriesOf = ({ passthrough }: EdgeListenerOptions): Registries =>
     narrow(registries, ({ id }) =>
@@ -335,17 +330,15 @@ async function startParts({
         repeats,
         onServed: (source, bytes) => metrics.served(source, bytes),
       },
-      tokens: { relay, registries: registriesOf(listener) },
+      tokens: { relay: access.relay, registries: registriesOf(listener) },
       client,
       access: {
-        verifier,
-        relay,
-        isRevoked,
+        ...access,
         isOpen: (upstream) => accessOf(upstream) === 'open',
         decisions: edge.cache.decisions,
         decisionTtlMs: edge.cache.decision_ttl,
       },
-      service: audience,
+      service: access.audience,
       externalUrl: edge.external_url,
       pushUrl: edge.push_url ?? primaryOf(edge).url,
     })

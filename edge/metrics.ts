@@ -6,6 +6,7 @@ import type { EvictionObserver } from './cache/evict.ts'
 import type { MemoryCache } from './cache/memory.ts'
 import type { Fills } from '../shared/fill/fills.ts'
 import type { UpstreamClient } from '../shared/upstream/fetch.ts'
+import type { OfflineOutcome } from './access/offline.ts'
 import type { PrefetchOutcome } from './mirror/prefetch.ts'
 import type { StaleReason } from './mirror/tags.ts'
 
@@ -25,6 +26,8 @@ export interface EdgeMetrics {
   staleTag(upstream: string, reason: StaleReason): void
   /** A reader that joined a fill which was already running. */
   coalesced(): void
+  /** A log-in that the primary could not be asked about. */
+  offlineLogIn(outcome: OfflineOutcome): void
   /** Something was to be fetched ahead. */
   prefetched(outcome: PrefetchOutcome): void
 }
@@ -228,6 +231,13 @@ export function createEdgeMetrics({
     registers,
   })
   for (const outcome of ['held', 'failed', 'dropped'] as const) prefetched.inc({ outcome }, 0)
+  const offline = new Counter({
+    name: 'outport_edge_offline_logins_total',
+    help: 'Log-ins that the primary could not be asked about: taken by what is known of them here, or refused.',
+    labelNames: ['outcome'],
+    registers,
+  })
+  for (const outcome of ['taken', 'refused'] as const) offline.inc({ outcome }, 0)
   registerGauges(registry, [
     {
       name: 'outport_edge_fills_running',
@@ -292,6 +302,7 @@ export function createEdgeMetrics({
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
     staleTag: (upstream, reason) => stale.inc({ upstream, reason }),
     coalesced: () => coalesced.inc(),
+    offlineLogIn: (outcome) => offline.inc({ outcome }),
     prefetched: (outcome) => prefetched.inc({ outcome }),
   }
 }

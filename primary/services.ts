@@ -14,7 +14,7 @@ import type { Account } from './accounts/account.ts'
 import { createBootstrap, type Bootstrap } from './accounts/bootstrap.ts'
 import { accountSubjects, createFindAccount, type FindAccount } from './accounts/find-account.ts'
 import { createGuard } from './accounts/guard.ts'
-import { createLogInLimit } from './accounts/log-in-limit.ts'
+import { createLogInLimit } from '../shared/auth/log-in-limit.ts'
 import { createLogIns } from './accounts/log-ins.ts'
 import { createRobotAccounts } from './accounts/robots.ts'
 import { createUsers } from './accounts/users.ts'
@@ -171,6 +171,7 @@ export function createServices(deps: ServiceDeps): Services {
         issue: createIssue({
           logIns,
           findProjects: (names, userId) => projects.findForGrant(names, userId),
+          rolesOf: (userId) => projects.rolesOf(userId),
           acceptsPeople: async (id) => (await edges.get(id))?.acceptsPeople ?? false,
           signingKey,
           lifetimeSeconds: Math.floor(options.tokens.lifetime / 1000),

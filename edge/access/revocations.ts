@@ -4,7 +4,7 @@ import type { EventFact } from '../../shared/replication/events.ts'
 /** What the log says against tokens that were signed before it said so. */
 export interface Revocations {
   /** Whether a right that a token names has ended, or changed, since it was signed. */
-  isRevoked(claims: TokenClaims): boolean
+  isRevoked(claims: Pick<TokenClaims, 'subject' | 'issuedAt' | 'access'>): boolean
 }
 
 export interface RevocationRecords {

@@ -1,4 +1,6 @@
+import { formatBasic } from '../../shared/auth/basic.ts'
 import { parseJson } from '../../shared/auth/json.ts'
+import { readAccountReach, type AccountReach } from '../../shared/auth/project-set.ts'
 import type { Scope } from '../../shared/auth/scope.ts'
 import { formatScope } from '../../shared/auth/scope.ts'
 import { OciError, parseErrors } from '../../shared/oci/errors.ts'
@@ -18,6 +20,8 @@ export interface IssuedToken {
   readonly token: string
   readonly expiresIn: number
   readonly issuedAt: string
+  /** Of the account, where one logged in. */
+  readonly reach?: AccountReach | undefined
 }
 
 export interface TokenRelay {
@@ -61,7 +65,7 @@ export function createTokenRelay({ ask, edge }: TokenRelayDeps): TokenRelay {
       for (const scope of scopes)
         query.append('scope', formatScope({ ...scope, actions: ['pull'] }))
       const answer = await askOrRefuse(ask, `/service/token?${query.toString()}`, {
-        'Outport-Edge-Authorization': basic(edge.id, edge.secret),
+        'Outport-Edge-Authorization': formatBasic({ username: edge.id, password: edge.secret }),
         'Outport-Client-Address': address,
         'X-Request-Id': requestId,
         ...(authorization !== undefined && { Authorization: authorization }),
@@ -119,7 +123,8 @@ function readToken(body: string): IssuedToken {
       typeof expires_in === 'number' &&
       typeof issued_at === 'string'
     ) {
-      return { token, expiresIn: expires_in, issuedAt: issued_at }
+      const reach = readAccountReach('reach' in parsed ? parsed.reach : undefined)
+      return { token, expiresIn: expires_in, issuedAt: issued_at, reach }
     }
   }
   throw unavailable("the primary's token answer is not of the form that this edge knows")
@@ -127,8 +132,4 @@ function readToken(body: string): IssuedToken {
 
 function unavailable(message: string, cause?: unknown): OciError {
   return new OciError('UNAVAILABLE', message, { headers: { 'Retry-After': '5' }, cause })
-}
-
-function basic(name: string, secret: string): string {
-  return `Basic ${Buffer.from(`${name}:${secret}`).toString('base64')}`
 }

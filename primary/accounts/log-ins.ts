@@ -6,7 +6,7 @@ import { OciError } from '../../shared/oci/errors.ts'
 import { accountKindOf, isExpired, type Account } from './account.ts'
 import type { FindAccount } from './find-account.ts'
 import type { AuditEntry } from '../store/audit.ts'
-import type { LogInLimit, LogInOrigin } from './log-in-limit.ts'
+import type { LogInLimit, LogInOrigin } from '../../shared/auth/log-in-limit.ts'
 
 export interface LogInsDeps {
   /** Reads the account as it is now. */

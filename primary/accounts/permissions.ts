@@ -1,3 +1,4 @@
+import type { ProjectSet } from '../../shared/auth/project-set.ts'
 import type { CallerFacts, ProjectFacts, RobotPermission } from './caller.ts'
 
 /** Harbor's project roles, by their ids. [harbor src/common/const.go] */
@@ -253,12 +254,6 @@ function permissionsOf(roleId: number): ReadonlySet<Permission> {
 
 type RobotFacts = Extract<CallerFacts, { readonly kind: 'robot' }>
 
-/** In which projects a robot has a right: in these, or in all but these. */
-interface RobotProjects {
-  readonly kind: 'only' | 'all but'
-  readonly ids: readonly number[]
-}
-
 /**
  * In which projects a robot has a right, without what it may do because a project is public.
  * @param options.everywhere a right over the system gives it in every project, unless it is denied there
@@ -267,7 +262,7 @@ export function robotProjects(
   robot: RobotFacts,
   permission: Permission,
   { everywhere }: { readonly everywhere: boolean },
-): RobotProjects {
+): ProjectSet {
   const ids = [...new Set(robot.permissions.flatMap(({ projectId }) => projectId ?? []))]
   const has = (id: number) =>
     isAllowedInProject(robot, { id, name: '', public: false }, { roleId: undefined, permission })

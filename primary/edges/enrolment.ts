@@ -12,7 +12,7 @@ import {
 } from '../../shared/replication/enrolment.ts'
 import { issueEdgeCertificate } from '../../shared/trust/pki.ts'
 import { fingerprintOf } from '../../shared/trust/trust-list.ts'
-import type { LogInLimit } from '../accounts/log-in-limit.ts'
+import type { LogInLimit } from '../../shared/auth/log-in-limit.ts'
 import type { CurrentKeys } from '../events/current-keys.ts'
 import type { Deed } from '../store/audit.ts'
 import type { EdgePlace, Edges } from '../store/edges.ts'

@@ -80,8 +80,21 @@ export function createProjects(records: Records) {
         join.onRef('m.project_id', '=', 'p.id').on('m.user_id', '=', userId ?? 0),
       )
       .where('p.deleted_at', 'is', null)
+  const rolesOf = (
+    userId: number,
+  ): Promise<readonly { readonly projectId: number; readonly roleId: number }[]> =>
+    records
+      .selectFrom('members as m')
+      .innerJoin('projects as p', 'p.id', 'm.project_id')
+      .select(['p.id as projectId', 'm.role_id as roleId'])
+      .where('m.user_id', '=', userId)
+      .where('p.deleted_at', 'is', null)
+      .execute()
 
   return {
+    /** The user's roles, each in a project of its own. */
+    rolesOf,
+
     /** The project, with the role in it of the user who asks. */
     async find(key: ProjectKey, userId: number | undefined): Promise<Project | undefined> {
       const query = select(userId)
@@ -153,15 +166,8 @@ export function createProjects(records: Records) {
 
     /** The ids of the projects in which the user has that role. */
     async idsOfRole(userId: number, roleId: number): Promise<readonly number[]> {
-      const rows = await records
-        .selectFrom('members as m')
-        .innerJoin('projects as p', 'p.id', 'm.project_id')
-        .select('p.id')
-        .where('m.user_id', '=', userId)
-        .where('m.role_id', '=', roleId)
-        .where('p.deleted_at', 'is', null)
-        .execute()
-      return rows.map(({ id }) => id)
+      const roles = await rolesOf(userId)
+      return roles.filter((role) => role.roleId === roleId).map(({ projectId }) => projectId)
     },
 
     /**

@@ -1,4 +1,5 @@
 import { parseBasic } from '../../shared/auth/basic.ts'
+import type { AccountReach } from '../../shared/auth/project-set.ts'
 import { containsAction, type Scope } from '../../shared/auth/scope.ts'
 import {
   edgeAudience,
@@ -12,8 +13,9 @@ import { OciError } from '../../shared/oci/errors.ts'
 import { isRepositoryName, projectOf } from '../../shared/oci/reference.ts'
 import { accountKindOf, edgePrefix, formatSubject, type Account } from '../accounts/account.ts'
 import type { Caller, CallerFacts, ProjectFacts } from '../accounts/caller.ts'
+import { isAllowedInProject, robotProjects } from '../accounts/permissions.ts'
 import { intersect, mayCatalog, rightsOf } from './grant.ts'
-import type { LogInOrigin } from '../accounts/log-in-limit.ts'
+import type { LogInOrigin } from '../../shared/auth/log-in-limit.ts'
 import type { LogIns } from '../accounts/log-ins.ts'
 
 /** A project as the grant needs it, with the caller's role in it. */
@@ -34,6 +36,10 @@ export interface IssueDeps {
     names: readonly string[],
     userId: number | undefined,
   ) => Promise<readonly GrantedProject[]>
+  /** The user's roles, of whatever projects. */
+  readonly rolesOf: (
+    userId: number,
+  ) => Promise<readonly { readonly projectId: number; readonly roleId: number }[]>
   readonly acceptsPeople: (edgeId: string) => Promise<boolean>
   readonly signingKey: () => SigningKey | Promise<SigningKey>
   readonly lifetimeSeconds: number
@@ -127,6 +133,26 @@ export function createIssue(deps: IssueDeps) {
         'DENIED',
         'this edge does not accept accounts of people, whose passwords it would see: log in with a pull-only robot account (robot$project+name; a project admin makes one under Robot Accounts, or by POST /api/v2.0/robots)',
       )
+    },
+
+    /** Where an account may pull: its edge goes on by that for a while when this primary is away. */
+    async reachOf({ facts }: Account): Promise<AccountReach> {
+      if (facts.kind === 'robot') {
+        const projects = robotProjects(facts, 'repository:pull', { everywhere: false })
+        return { projects, ...(facts.expiresAt !== undefined && { endsAt: facts.expiresAt }) }
+      }
+      if (facts.kind !== 'user') return { projects: { kind: 'only', ids: [] } }
+      if (facts.admin) return { projects: { kind: 'all but', ids: [] } }
+      const roles = await deps.rolesOf(facts.id)
+      const mayPull = ({ projectId: id, roleId }: (typeof roles)[number]): boolean =>
+        isAllowedInProject(
+          facts,
+          { id, name: '', public: false },
+          { roleId, permission: 'repository:pull' },
+        )
+      return {
+        projects: { kind: 'only', ids: roles.filter(mayPull).map((role) => role.projectId) },
+      }
     },
 
     /** Signs a token with what is granted, which may be nothing. */

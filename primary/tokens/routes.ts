@@ -8,7 +8,7 @@ import { clientAddressOf } from '../../shared/http/forwarded.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { Account } from '../accounts/account.ts'
 import type { Issue, IssuedToken, RelayingEdge } from './issue.ts'
-import type { LogInOrigin } from '../accounts/log-in-limit.ts'
+import type { LogInOrigin } from '../../shared/auth/log-in-limit.ts'
 import type { LogIns } from '../accounts/log-ins.ts'
 import type { Trust } from '../store/trust.ts'
 import type { Refresh } from './refresh.ts'
@@ -73,7 +73,12 @@ async function answerGet(request: FastifyRequest, deps: TokenRouteDeps): Promise
   const account =
     credentials === undefined ? undefined : await logIn(credentials, { request, deps, edge })
   const scopes = parseScopes(query.getAll('scope'))
-  return formatToken(await deps.issue.issue({ account, scopes, edge }))
+  return {
+    ...formatToken(await deps.issue.issue({ account, scopes, edge })),
+    // An edge keeps serving whom it saw logged in when it is cut off.
+    ...(edge !== undefined &&
+      account !== undefined && { reach: await deps.issue.reachOf(account) }),
+  }
 }
 
 /**

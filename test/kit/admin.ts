@@ -4,7 +4,7 @@ import type { JWK } from 'jose'
 import { createBootstrap } from '../../primary/accounts/bootstrap.ts'
 import { createFindAccount } from '../../primary/accounts/find-account.ts'
 import { createGuard } from '../../primary/accounts/guard.ts'
-import { createLogInLimit } from '../../primary/accounts/log-in-limit.ts'
+import { createLogInLimit } from '../../shared/auth/log-in-limit.ts'
 import { createLogIns } from '../../primary/accounts/log-ins.ts'
 import { createRobotAccounts } from '../../primary/accounts/robots.ts'
 import { createUsers } from '../../primary/accounts/users.ts'
@@ -110,6 +110,7 @@ export async function startAdmin(
   const issue = createIssue({
     logIns,
     findProjects: projects.findForGrant,
+    rolesOf: (userId) => projects.rolesOf(userId),
     acceptsPeople: async (id) => (await edges.get(id))?.acceptsPeople ?? false,
     signingKey,
     lifetimeSeconds: 300,

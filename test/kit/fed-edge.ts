@@ -14,7 +14,11 @@ export interface FedStand {
   /** Starts an edge of the primary's configuration that follows its log, and waits until it knows all there is. */
   startEdge(
     t: Pick<TestContext, 'after'>,
-    options?: TestEdgeOptions & { readonly id?: string },
+    options?: TestEdgeOptions & {
+      readonly id?: string
+      /** The primary is away: nothing is waited for. */
+      readonly isAlone?: boolean
+    },
   ): Promise<TestEdge>
 }
 
@@ -50,7 +54,7 @@ export async function startFedStand(
   return {
     primary,
     primaryLog,
-    async startEdge(t, { id = 'one', ...edgeOptions } = {}) {
+    async startEdge(t, { id = 'one', isAlone = false, ...edgeOptions } = {}) {
       const edge = await startTestEdge(t, {
         ...edgeOptions,
         edge: {
@@ -61,6 +65,7 @@ export async function startFedStand(
           ...edgeOptions.edge,
         },
       })
+      if (isAlone) return edge
       await waitFor(
         'the edge to know all there is',
         async () => (await edge.metric('outport_edge_log_fresh')) === 1,

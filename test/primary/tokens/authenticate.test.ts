@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createLogInLimit } from '../../../primary/accounts/log-in-limit.ts'
+import { createLogInLimit } from '../../../shared/auth/log-in-limit.ts'
 import { createLogIns } from '../../../primary/accounts/log-ins.ts'
 import { createAuthenticate } from '../../../primary/tokens/authenticate.ts'
 import { formatBasic } from '../../../shared/auth/basic.ts'

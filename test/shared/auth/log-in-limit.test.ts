@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createLogInLimit, type LogInLimit } from '../../../primary/accounts/log-in-limit.ts'
+import { createLogInLimit, type LogInLimit } from '../../../shared/auth/log-in-limit.ts'
 
 function createLimit(maxEntries = 100) {
   let now = 1_000_000
