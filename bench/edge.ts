@@ -4,7 +4,8 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { freePort, serverCore, spawnPinned, stopProcess } from './processes.ts'
+import { freePort, stopProcess } from '../test/kit/processes.ts'
+import { serverCore, spawnPinned } from './processes.ts'
 
 /** The real edge alone, as `outport edge` runs it, at ports that stay; the caller stops it. */
 export interface BenchEdge {

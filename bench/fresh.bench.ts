@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { createImage, pushImage, pushManifest } from '../test/kit/images.ts'
 import { createRegistryClient, type RegistryClient } from '../test/kit/registry-client.ts'
 import type { Bench } from './bench.ts'
-import { startNetwork } from './network.ts'
+import { startNetwork } from '../test/kit/network.ts'
 import { median, percentile } from './report.ts'
 
 const edges = 20
@@ -15,7 +15,7 @@ export const bench: Bench = {
   name: 'fresh',
   counts: false,
   async run({ folder, say }) {
-    const network = await startNetwork({ folder: join(folder, 'network'), edges, isPinned: false })
+    const network = await startNetwork({ folder: join(folder, 'network'), edges })
     const clients = network.edges.map((baseUrl) =>
       createRegistryClient({ baseUrl, credentials: network.admin, scheme: 'bearer' }),
     )

@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { openDatabase, type Database } from '../primary/store/database.ts'
 import { treeOf } from './cpu.ts'
 import type { TlsFiles } from './peers.ts'
-import { serverCore, spawnPinned, stopProcess } from './processes.ts'
+import { stopProcess } from '../test/kit/processes.ts'
+import { serverCore, spawnPinned } from './processes.ts'
 import type { Server } from './servers.ts'
 
 /** The real program as `outport up` starts it; the caller stops it. */

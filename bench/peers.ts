@@ -1,7 +1,8 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { findTool } from '../test/clients/tools.ts'
-import { freePort, listening, serverCore, spawnPinned, stopProcess } from './processes.ts'
+import { freePort, listening, stopProcess } from '../test/kit/processes.ts'
+import { serverCore, spawnPinned } from './processes.ts'
 import type { Server } from './servers.ts'
 
 /** Files of a server certificate. */

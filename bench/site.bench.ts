@@ -5,8 +5,8 @@ import { blobPath } from '../shared/oci/paths.ts'
 import { parseRepositoryName } from '../shared/oci/reference.ts'
 import { startUpstream, type Upstream } from '../test/kit/upstream.ts'
 import type { Bench, BenchContext } from './bench.ts'
-import { startNetwork, type Network } from './network.ts'
-import { clientCore, pinSelf } from './processes.ts'
+import { startNetwork, type Network } from '../test/kit/network.ts'
+import { clientCore, pinSelf, serverCore, spawnPinned } from './processes.ts'
 import { downloadPart } from './part-client.ts'
 import { expectedOf, patterns, pull, segmentBytes, type Pattern } from './pulls.ts'
 import { median, type BenchResult, type Figure } from './report.ts'
@@ -31,6 +31,7 @@ export const bench: Bench = {
       const network = await startNetwork({
         folder: join(context.folder, 'network'),
         edges,
+        spawn: (command, options) => spawnPinned(serverCore, command, options),
         upstreams: [{ id: 'origin', url: upstream.url.origin }],
       })
       try {

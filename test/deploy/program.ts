@@ -114,6 +114,6 @@ function statusOf(pid: number): { readonly parent: number; readonly state: strin
   return { state, parent: Number(parent) }
 }
 
-function withoutOutport(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+export function withoutOutport(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('OUTPORT_')))
 }

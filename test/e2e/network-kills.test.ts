@@ -1,0 +1,8 @@
+import { test } from 'node:test'
+import { killNetwork } from '../kit/network-kills.ts'
+import { chooseSeed } from '../kit/random.ts'
+
+const seed = chooseSeed()
+
+test(`a network says nothing untrue while its processes are killed, OUTPORT_SEED=${seed}`, (t) =>
+  killNetwork(t, { edges: 2, kills: 10, seed }))

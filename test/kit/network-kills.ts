@@ -1,0 +1,125 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { TestContext } from 'node:test'
+import { waitFor } from './clock.ts'
+import { createMovingTags, type WatchedEdge } from './moving-tags.ts'
+import { startNetwork, type Network, type NetworkProcess } from './network.ts'
+import { createRandom } from './random.ts'
+import { createRegistryClient, type RegistryClient } from './registry-client.ts'
+import { tempFolder } from './temp.ts'
+
+const tags = [
+  { repository: 'whole/app', tag: 'latest', isComplete: true },
+  { repository: 'secret/app', tag: 'latest', isComplete: false },
+  { repository: 'secret/tool', tag: 'v1', isComplete: false },
+]
+
+/**
+ * A primary and edges of one site, under pushes and pulls: one after another its processes are killed, or
+ * stopped for a while, and started again. Rejects when an edge said what may not be, or does not reach the present.
+ */
+export async function killNetwork(
+  t: TestContext,
+  { edges, kills, seed }: { readonly edges: number; readonly kills: number; readonly seed: number },
+): Promise<void> {
+  const network = await startNetwork({ folder: await tempFolder(t), edges, isQuiet: true })
+  t.after(() => network.stop())
+  const clients: RegistryClient[] = []
+  t.after(() => clients.forEach((client) => client.close()))
+  const open = (baseUrl: URL, credentials: Network['admin'] | undefined): RegistryClient => {
+    const client = createRegistryClient({ baseUrl, credentials, scheme: 'bearer' })
+    clients.push(client)
+    return client
+  }
+  const robot = await prepare(network)
+  const moving = createMovingTags(tags, seed)
+  const watched = network.edges.map((url, n): WatchedEdge => ({
+    name: `edge-${n + 1}`,
+    client: open(url, robot),
+    stranger: open(url, undefined),
+  }))
+  const pushes = moving.push(network.primary, 20)
+  const watches = watched.map((edge) => moving.watch(edge, 10))
+  const random = createRandom(seed)
+  const names: readonly NetworkProcess[] = [
+    'primary',
+    'postgres',
+    ...watched.map((_, n): NetworkProcess => `edge-${n + 1}`),
+  ]
+  try {
+    for (let kill = 0; kill < kills; kill++) {
+      const before = watches.map(({ answers }) => answers())
+      await waitFor(
+        'all edges to answer',
+        () => watches.every(({ answers }, n) => answers() > (before[n] ?? 0)),
+        { timeoutMs: 60_000 },
+      )
+      await delay(random.between(0, 300))
+      await disturb(network, random.pick(names), random)
+    }
+  } finally {
+    await pushes.stop()
+    for (const watch of watches) await watch.stop()
+  }
+  for (const edge of watched)
+    await waitFor(`${edge.name} to be as it should`, () => moving.isCurrentAt(edge), {
+      timeoutMs: 60_000,
+    })
+  const answers = watches.reduce((sum, watch) => sum + watch.answers(), 0)
+  t.diagnostic(`${moving.count} images pushed, ${answers} pulled`)
+}
+
+/** Kills a process and starts it again, or has it stand still for a moment. */
+async function disturb(
+  network: Network,
+  name: NetworkProcess,
+  random: ReturnType<typeof createRandom>,
+): Promise<void> {
+  if (random.between(0, 3) === 0) {
+    const pid = await network.pidOf(name)
+    process.kill(pid, 'SIGSTOP')
+    await delay(random.between(100, 1500))
+    process.kill(pid, 'SIGCONT')
+    return
+  }
+  await network.kill(name)
+  await delay(random.between(0, 500))
+  // The primary looks after its database.
+  if (name !== 'postgres') await network.start(name)
+}
+
+/** Projects that not everybody may read, a rule for one of them, and who may pull. */
+async function prepare({ primary }: Network): Promise<Network['admin']> {
+  const post = async (path: string, body: object) => {
+    const answer = await primary.request('POST', `/api/v2.0${path}`, {
+      body: Buffer.from(JSON.stringify(body)),
+      headers: { 'Content-Type': 'application/json' },
+    })
+    if (answer.status >= 300) throw new Error(`${path}: ${answer.status} ${String(answer.body)}`)
+    return answer
+  }
+  for (const project_name of ['whole', 'secret'])
+    await post('/projects', { project_name, metadata: { public: 'false' } })
+  const group = await post('/registries', {
+    name: 'site',
+    type: 'outport-edges',
+    selector: { sites: ['site'] },
+  })
+  await post('/replication/policies', {
+    name: 'whole',
+    dest_registry: { id: Number(String(group.headers['location']).split('/').at(-1)) },
+    enabled: true,
+    override: true,
+    trigger: { type: 'event_based' },
+    filters: [{ type: 'name', value: 'whole/**' }],
+    serve: 'complete',
+  })
+  const access = [{ resource: 'repository', action: 'pull' }]
+  const robot = await post('/robots', {
+    name: 'puller',
+    level: 'system',
+    duration: -1,
+    permissions: ['whole', 'secret'].map((namespace) => ({ kind: 'project', namespace, access })),
+  })
+  const { name: username, secret: password } = robot.json() as Record<'name' | 'secret', string>
+  return { username, password }
+}

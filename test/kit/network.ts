@@ -1,0 +1,184 @@
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { withoutOutport } from '../deploy/program.ts'
+import { waitFor } from './clock.ts'
+import { freePort, listening, stopProcess } from './processes.ts'
+import { createRegistryClient, type Credentials, type RegistryClient } from './registry-client.ts'
+
+const launcher = resolve(import.meta.dirname, '../../deploy/launch.mjs')
+
+/** A process of it: `edge-1` is the first edge; `postgres` the primary's own. */
+export type NetworkProcess = 'primary' | 'postgres' | `edge-${number}`
+
+/** A primary and edges of one site that follow it, each a process of its own. */
+export interface Network {
+  readonly edges: readonly URL[]
+  /** Its administrator. */
+  readonly primary: RegistryClient
+  readonly admin: Credentials
+  /** Where edges come for events. */
+  readonly internal: URL
+  /** The value of a metric at an edge; NaN when it does not say it. */
+  metric(edge: number, name: string): Promise<number>
+  /** The running process. @throws Error when there is none */
+  pidOf(name: NetworkProcess): Promise<number>
+  /** Ends it by SIGKILL, and waits for its end. A primary starts its PostgreSQL again by itself. */
+  kill(name: NetworkProcess): Promise<void>
+  /** Starts it again on its data and its ports, and waits until it listens. */
+  start(name: Exclude<NetworkProcess, 'postgres'>): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface NetworkOptions {
+  readonly folder: string
+  readonly edges: number
+  /** How a process is started: on a core of its own, for example. */
+  readonly spawn?: (command: readonly [string, ...string[]], options: SpawnOptions) => ChildProcess
+  /** Nothing that they say is printed: they are killed, and complain. */
+  readonly isQuiet?: boolean
+  /** Of each edge, besides its primary. */
+  readonly upstreams?: readonly object[]
+}
+
+/** Starts them, and waits until each edge knows all that there is, the others included. */
+export async function startNetwork({
+  folder,
+  edges,
+  spawn: spawnProcess = ([file, ...args], options) => spawn(file, args, options),
+  isQuiet = false,
+  upstreams,
+}: NetworkOptions): Promise<Network> {
+  const children = new Map<string, ChildProcess>()
+  const portOf = new Map<string, number>()
+  const stop = async () => {
+    await Promise.all([...children.values()].toReversed().map(stopProcess))
+  }
+  const start = async (name: string): Promise<void> => {
+    const data = join(folder, name)
+    const program = name === 'primary' ? 'primary' : 'edge'
+    const args = [launcher, program, '--config', `${data}.yaml`, '--data', data]
+    const child = spawnProcess([process.execPath, ...args], {
+      env: withoutOutport(process.env),
+      stdio: ['ignore', isQuiet ? 'ignore' : 'inherit', isQuiet ? 'ignore' : 'inherit'],
+    })
+    children.set(name, child)
+    await listening(child, portOf.get(name) ?? 0)
+  }
+  const configure = async (name: string, config: object, port: number): Promise<void> => {
+    portOf.set(name, port)
+    // JSON is YAML.
+    const text = JSON.stringify({ log: { level: 'warn' }, ...config })
+    await writeFile(join(folder, `${name}.yaml`), text)
+  }
+  try {
+    await mkdir(folder, { recursive: true })
+    const password = randomBytes(16).toString('hex')
+    const admin = { username: 'admin', password }
+    const ids = Array.from({ length: edges }, (_, n) => `edge-${n + 1}`)
+    const secrets = new Map(ids.map((id) => [id, join(folder, `${id}.secret`)]))
+    for (const file of secrets.values())
+      await writeFile(file, randomBytes(16).toString('hex'), { mode: 0o600 })
+    const ports = { primary: await freePort(), internal: await freePort() }
+    const edgesOfPrimary = ids.map((id) => ({
+      id,
+      credential_file: secrets.get(id),
+      scope: ['*'],
+      accept_people: true,
+    }))
+    await configure(
+      'primary',
+      {
+        primary: {
+          listeners: [{ port: ports.primary }],
+          internal: { port: ports.internal },
+          metrics: { port: 0 },
+          admin_password: password,
+          edges: edgesOfPrimary,
+        },
+      },
+      ports.primary,
+    )
+    await start('primary')
+    const url = `http://127.0.0.1:${ports.primary}`
+    const primary = createRegistryClient({ baseUrl: url, credentials: admin })
+    const urls: URL[] = []
+    const metrics: number[] = []
+    for (const id of ids) {
+      await primary.request('PUT', `/api/v2.0/edges/${id}`, {
+        body: Buffer.from(JSON.stringify({ site: 'site' })),
+        headers: { 'Content-Type': 'application/json' },
+      })
+      const port = await freePort()
+      const metricsPort = await freePort()
+      await configure(
+        id,
+        {
+          edge: {
+            id,
+            credential_file: secrets.get(id),
+            primary: { url },
+            listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
+            metrics: { port: metricsPort },
+            peers: { port: 0 },
+            ...(upstreams && { upstreams }),
+          },
+        },
+        port,
+      )
+      await start(id)
+      urls.push(new URL(`http://127.0.0.1:${port}`))
+      metrics.push(metricsPort)
+    }
+    const metric = async (edge: number, name: string): Promise<number> => {
+      const text = await (await fetch(`http://127.0.0.1:${metrics[edge] ?? 0}/metrics`)).text()
+      const line = text.split('\n').find((each) => each.startsWith(`${name}{`))
+      return Number(line?.split(' ').at(-1))
+    }
+    const pidOf = async (name: NetworkProcess): Promise<number> => {
+      const pid =
+        name === 'postgres'
+          ? Number((await readFile(join(folder, 'primary', postmasterFile), 'utf8')).split('\n')[0])
+          : children.get(name)?.pid
+      if (pid === undefined) throw new Error(`there is no ${name}`)
+      return pid
+    }
+    const everyEdge = async (holds: (edge: number) => Promise<boolean>): Promise<boolean> =>
+      (await Promise.all(urls.map((_, edge) => holds(edge)))).every(Boolean)
+    // Each says where it is, and hears of all the others.
+    await waitFor(
+      'all edges to know each other, and all there is',
+      () =>
+        everyEdge(
+          async (edge) =>
+            (await metric(edge, 'outport_edge_site_members')) === edges &&
+            (await metric(edge, 'outport_edge_log_fresh')) === 1,
+        ),
+      { timeoutMs: 60_000 },
+    )
+    return {
+      edges: urls,
+      primary,
+      admin,
+      internal: new URL(`https://127.0.0.1:${ports.internal}`),
+      metric,
+      pidOf,
+      async kill(name) {
+        const child = children.get(name)
+        process.kill(await pidOf(name), 'SIGKILL')
+        await waitFor(`the end of ${name}`, () => child === undefined || child.signalCode !== null)
+      },
+      start,
+      async stop() {
+        primary.close()
+        await stop()
+      },
+    }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+const postmasterFile = 'postgres/cluster/postmaster.pid'
