@@ -13,6 +13,7 @@ import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
 import type { EdgeReport } from '../shared/replication/lease.ts'
+import { maxReportedPulls, reportsPulls, reportsPullsHeader } from '../shared/replication/pulls.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
@@ -24,12 +25,14 @@ import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
+import { openPullLog } from './cache/pull-log.ts'
 import { ownerOf } from './cache/shares.ts'
 import type { EdgeConfig, EdgeListenerOptions, EdgeOptions, UpstreamOptions } from './config.ts'
 import {
   createEdgeMetrics,
   createEvictionMetrics,
   createIntegrityMetrics,
+  createPullMetrics,
   registerLog,
   registerUpstreams,
   type EdgeMetrics,
@@ -45,6 +48,7 @@ import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
 import { createPeerServer } from './peers/server.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
+import { createPullReports } from './replication/pull-reports.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
 import {
@@ -62,6 +66,8 @@ import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 const openFiles = 512
 /** Blobs that are asked for at one other edge of the site at once. */
 const peerRequests = 16
+/** Manifests and tags whose pulls may wait for a primary that is away, at about 1 KiB each. */
+const waitingPulls = 20_000
 /** Proved tokens that are remembered, at about 1 KiB each. */
 const rememberedTokens = 10_000
 
@@ -168,7 +174,13 @@ async function startParts({
     memory,
     disk,
   })
-  const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
+  const clients = createClients(registries, {
+    edge,
+    ownPorts: () => ports,
+    metrics,
+    primaryHeaders: () =>
+      pulls?.isReporting() === true ? { [reportsPullsHeader]: reportsPulls } : {},
+  })
   closers.push(() => clients.close())
   const proxies = Object.values(proxiesOf(edge.outbound)).map((proxy) => proxy?.origin)
   for (const url of new Set(proxies))
@@ -223,6 +235,25 @@ async function startParts({
     edge.credential_file === undefined ? undefined : await readSecretFile(edge.credential_file)
   const identity =
     edge.id === undefined || secret === undefined ? undefined : { id: edge.id, secret }
+  const pullLog = await openPullLog({
+    records: index.pulls,
+    batchPulls: maxReportedPulls,
+    mostWaiting: waitingPulls,
+    onLost: (count) => pullMetrics.lost(count),
+  })
+  const pullMetrics = createPullMetrics(registry, { waiting: () => pullLog.waiting })
+  const pulls =
+    identity === undefined || !edge.follow
+      ? undefined
+      : createPullReports({
+          pulls: pullLog,
+          statements: primaryLog.statements,
+          onLost: pullMetrics.lost,
+          onDiskFailed: disk.failed,
+          log,
+          now: Date.now,
+        })
+  closers.push(() => pulls?.close())
   const audience = edgeAudience(edge.id ?? '')
   const keys = createPrimaryKeys({ ask, index, now: Date.now })
   const relay = createTokenRelay({ ask, edge: identity })
@@ -313,6 +344,7 @@ async function startParts({
   }
 
   const servers: HttpServer[] = []
+  const { id: primaryId } = primaryOf(edge)
   const urls: Record<string, string> = {}
   for (const listener of edge.listeners) {
     signal.throwIfAborted()
@@ -334,6 +366,9 @@ async function startParts({
         sender,
         repeats,
         onServed: (source, bytes) => metrics.served(source, bytes),
+        onPulled: ({ upstream, project, repository }, digest, tag) => {
+          if (upstream === primaryId) pulls?.count({ project, repository, digest, tag })
+        },
       },
       tokens: { relay, registries: registriesOf(listener) },
       client,
@@ -371,6 +406,8 @@ async function startParts({
             sender,
             repeats,
             onServed: (_source, bytes) => metrics.servedPeer(bytes),
+            // And who pulled it.
+            onPulled: () => undefined,
           },
           access: createPeerAccess({
             upstream: primaryOf(edge).id,
@@ -399,6 +436,7 @@ async function startParts({
           report: { ...reportOf({ edge, metrics, cached }), failures },
         }
       },
+      onLink: (link, over) => pulls?.sendOver(link, over),
       onRoster: () => peers.changed(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
