@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
 import { before, test, type TestContext } from 'node:test'
 import { sql } from 'kysely'
+import { createIdentity } from '../../../edge/replication/identity.ts'
+import { LinkRefusedError, openLink } from '../../../edge/replication/link.ts'
+import type { ReportedPulls } from '../../../shared/replication/pulls.ts'
 import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
@@ -61,7 +66,7 @@ test('what is pulled at an edge is counted at its primary, and what the edge fet
   assert.equal((await pull(digest)).status, 200)
   const held = await pull('v1', 'GET', { ...accept, 'If-None-Match': `"${digest}"` })
   assert.equal(held.status, 304)
-  await waitFor('the pulls', async () => (await countOf('counted')) > 0)
+  await waitFor('the pulls', async () => (await countOf('counted')) >= 4)
   await told(edge)
   // Three by tag, and one by digest; not by digest what the index names, nor what the edge fetched.
   assert.equal(await countOf('counted'), 4)
@@ -109,4 +114,48 @@ test('pulls count once when the answer was lost and the edge started again', asy
   assert.equal(await countOf('again'), 2)
   const metrics = await (await fetch(new URL('/metrics', stand.primary.metricsUrl))).text()
   assert.match(metrics, /outport_primary_pull_reports_total\{[^}]*outcome="repeated"[^}]*\} 1\n/)
+})
+
+test('an edge that says nonsense, or reports without end is refused', async (t) => {
+  const answer = await api.request('GET', '/service/trust')
+  const { internal_url: url } = answer.json() as { readonly internal_url: string }
+  const identity = createIdentity({
+    folder: join(edge.data, 'edge/own-identity'),
+    edge: { id: 'one', secret: '' },
+    post: () => assert.fail('it has a certificate'),
+    now: () => new Date(),
+  })
+  const link = openLink({
+    url: new URL(url),
+    identity: await identity.current(),
+    instance: 'test',
+    chooseProxy: () => undefined,
+    connectTimeoutMs: 5000,
+  })
+  t.after(() => link.close())
+  const log = randomUUID()
+  const pull: ReportedPulls = {
+    repositoryId: 1,
+    digest: createImage({ seed: 'child' }).manifest.digest,
+    count: 1,
+    agoMs: 0,
+  }
+  const statusOf = (report: object) =>
+    link.reportPulls({ log, n: 1, pulls: [pull], ...report }).then(
+      () => 200,
+      (error: unknown) => (error instanceof LinkRefusedError ? error.status : error),
+    )
+  for (const nonsense of [
+    { log: 'mine' },
+    { n: 0 },
+    { pulls: [{ ...pull, digest: 'sha256:1' }] },
+    { pulls: [{ ...pull, tag: '../up' }] },
+    { pulls: [{ ...pull, agoMs: -60_000 }] },
+    { pulls: [{ ...pull, count: 1e20 }] },
+    { pulls: Array.from({ length: 2001 }, () => pull) },
+  ])
+    assert.equal(await statusOf(nonsense), 400, JSON.stringify(nonsense).slice(0, 100))
+  assert.equal(await statusOf({}), 200)
+  const many = await Promise.all(Array.from({ length: 80 }, () => statusOf({})))
+  assert.ok(many.includes(200) && many.includes(429))
 })
