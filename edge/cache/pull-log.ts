@@ -83,7 +83,8 @@ export async function openPullLog(options: PullLogOptions): Promise<PullLog> {
   const { records, batchPulls, mostWaiting, onLost } = options
   const turns = createTurns()
   const inTurn = <Result>(work: () => Promise<Result>) => turns.inTurn('log', work)
-  let { log, n, batch, waiting } = await readLog(records)
+  const { log, waiting, ...last } = await readLog(records)
+  let { n, batch } = last
 
   const merge = (pulls: Pulls): void => {
     const key = keyOf(pulls)

@@ -198,22 +198,14 @@ test('an outage takes a line for each manifest and tag, and the oldest go when t
   assert.equal(log.waiting, 201)
   await log.record([pull(3, 101), pull(4, 102)])
   assert.equal(lost, 100)
+  await log.record([pull(2, 103)])
   const again = await openPullLog({ records, batchPulls: 2, mostWaiting: 3, onLost })
   assert.equal(again.waiting, log.waiting)
   const batch = await again.next()
   assert.deepEqual(batch?.pulls, [pull(0, 0)])
   await again.acknowledge(1)
   const next = await again.next()
-  assert.deepEqual(
-    [next?.n, next?.pulls.map(({ digest, count }) => [digest, count])],
-    [
-      2,
-      [
-        [digestOf(2), 100],
-        [digestOf(3), 1],
-      ],
-    ],
-  )
+  assert.deepEqual([next?.n, next?.pulls], [2, [pull(3, 101), pull(4, 102)]])
 })
 
 test('a folder that was put back from a copy goes on behind what was counted since', async () => {
