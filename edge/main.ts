@@ -12,6 +12,7 @@ import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
 import type { EdgeReport } from '../shared/replication/lease.ts'
+import { maxReportedPulls, reportsPulls, reportsPullsHeader } from '../shared/replication/pulls.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
@@ -21,12 +22,14 @@ import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
+import { openPullLog } from './cache/pull-log.ts'
 import { ownerOf } from './cache/shares.ts'
 import type { EdgeConfig, EdgeListenerOptions, EdgeOptions, UpstreamOptions } from './config.ts'
 import {
   createEdgeMetrics,
   createEvictionMetrics,
   createIntegrityMetrics,
+  createPullMetrics,
   registerLog,
   registerUpstreams,
   type EdgeMetrics,
@@ -42,6 +45,7 @@ import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
 import { createPeerServer } from './peers/server.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
+import { createPullReports } from './replication/pull-reports.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
 import {
@@ -59,6 +63,8 @@ import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 const openFiles = 512
 /** Blobs that are asked for at one other edge of the site at once. */
 const peerRequests = 16
+/** Manifests and tags whose pulls may wait for a primary that is away, at about 1 KiB each. */
+const waitingPulls = 20_000
 
 /**
  * Starts an edge. Its upstreams need not be there: it serves what it holds.
@@ -163,7 +169,13 @@ async function startParts({
     memory,
     disk,
   })
-  const clients = createClients(registries, { edge, ownPorts: () => ports, metrics })
+  const clients = createClients(registries, {
+    edge,
+    ownPorts: () => ports,
+    metrics,
+    primaryHeaders: () =>
+      pulls?.isReporting() === true ? { [reportsPullsHeader]: reportsPulls } : {},
+  })
   closers.push(() => clients.close())
   const proxies = Object.values(proxiesOf(edge.outbound)).map((proxy) => proxy?.origin)
   for (const url of new Set(proxies))
@@ -229,6 +241,25 @@ async function startParts({
     onOffline: metrics.offlineLogIn,
   })
   closers.push(() => access.close())
+  const pullLog = await openPullLog({
+    records: index.pulls,
+    batchPulls: maxReportedPulls,
+    mostWaiting: waitingPulls,
+    onLost: (count) => pullMetrics.lost(count),
+  })
+  const pullMetrics = createPullMetrics(registry, { waiting: () => pullLog.waiting })
+  const pulls =
+    identity === undefined || !edge.follow
+      ? undefined
+      : createPullReports({
+          pulls: pullLog,
+          statements: primaryLog.statements,
+          onLost: pullMetrics.lost,
+          onDiskFailed: disk.failed,
+          log,
+          now: Date.now,
+        })
+  closers.push(() => pulls?.close())
   /** What is passed through has listeners of its own, which have nothing else. */
   const registriesOf = ({ passthrough }: EdgeListenerOptions): Registries =>
     narrow(registries, ({ id }) =>
@@ -308,6 +339,7 @@ async function startParts({
   }
 
   const servers: HttpServer[] = []
+  const { id: primaryId } = primaryOf(edge)
   const urls: Record<string, string> = {}
   for (const listener of edge.listeners) {
     signal.throwIfAborted()
@@ -329,6 +361,9 @@ async function startParts({
         sender,
         repeats,
         onServed: (source, bytes) => metrics.served(source, bytes),
+        onPulled: ({ upstream, project, repository }, digest, tag) => {
+          if (upstream === primaryId) pulls?.count({ project, repository, digest, tag })
+        },
       },
       tokens: { relay: access.relay, registries: registriesOf(listener) },
       client,
@@ -364,6 +399,8 @@ async function startParts({
             sender,
             repeats,
             onServed: (_source, bytes) => metrics.servedPeer(bytes),
+            // And who pulled it.
+            onPulled: () => undefined,
           },
           access: createPeerAccess({
             upstream: primaryOf(edge).id,
@@ -392,6 +429,7 @@ async function startParts({
           report: { ...reportOf({ edge, metrics, cached }), failures },
         }
       },
+      onLink: (link, over) => pulls?.sendOver(link, over),
       onRoster: () => peers.changed(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),

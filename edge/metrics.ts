@@ -179,6 +179,26 @@ export function registerLog(
   ])
 }
 
+/** Registers what is known of the pulls that the primary is told of. */
+export function createPullMetrics(
+  registry: Registry,
+  pulls: { readonly waiting: () => number },
+): { readonly lost: (count: number) => void } {
+  registerGauges(registry, [
+    {
+      name: 'outport_edge_pulls_waiting',
+      help: "Pulls of the primary's content that it has not been told of yet.",
+      value: pulls.waiting,
+    },
+  ])
+  const lost = new Counter({
+    name: 'outport_edge_pulls_lost_total',
+    help: 'Pulls that the primary will not be told of: too many waited, or it does not know their repository.',
+    registers: [registry],
+  })
+  return { lost: (count) => lost.inc(count) }
+}
+
 /** Registers the edge's metrics. Labels are bounded: upstream ids, error codes, sources. */
 export function createEdgeMetrics({
   registry,

@@ -26,8 +26,9 @@ import { startTail } from './events/tail.ts'
 import { createCleanup, type Cleanup } from './cleanup.ts'
 import { createLaterJobs } from './jobs/jobs.ts'
 import { checkHealth } from './health.ts'
+import { createTakeReport } from './internal/pull-reports.ts'
 import { createInternalServer } from './internal/server.ts'
-import { createDatabaseMetrics, createPrimaryMetrics } from './metrics.ts'
+import { createDatabaseMetrics, createPrimaryMetrics, createReportMetrics } from './metrics.ts'
 import { createPrimaryServer } from './server.ts'
 import { createServices, type Services } from './services.ts'
 import type { BlobStore } from './store/blobs.ts'
@@ -39,6 +40,7 @@ import { createEvents } from './store/events.ts'
 import type { Disk } from './store/disk.ts'
 import { createFsBlobs } from './store/fs-blobs.ts'
 import { createProjects } from './store/projects.ts'
+import { createPullReports } from './store/pull-reports.ts'
 import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
 import { listenForHeads } from './store/listen.ts'
@@ -389,6 +391,11 @@ async function startInternal({
         snapshots: createSnapshots(records),
         signing,
         place: () => ({ epoch: tail.epoch, seq: tail.seq }),
+      }),
+      takeReport: createTakeReport({
+        reports: createPullReports(records),
+        onApplied: createReportMetrics(metrics.registry),
+        now: Date.now,
       }),
       findEdge: (id, publicKey) =>
         known.get(

@@ -1,6 +1,7 @@
 import { Counter, Histogram, type Registry } from 'prom-client'
 import type { BlobSender } from '../shared/http/send-blob.ts'
 import { registerGauges, secondsBuckets } from '../shared/observability/metrics.ts'
+import type { AppliedReport } from './store/pull-reports.ts'
 
 /** What the primary counts beside its HTTP servers. No label names a repository, an account or a digest. */
 export interface PrimaryMetrics {
@@ -30,6 +31,27 @@ export function createDatabaseMetrics(registry: Registry): Pick<PrimaryMetrics, 
     registers: [registry],
   })
   return { queried: (milliseconds) => seconds.observe(milliseconds / 1000) }
+}
+
+/** Registers what becomes of the pulls that edges report. */
+export function createReportMetrics(registry: Registry): (applied: AppliedReport) => void {
+  const lines = new Counter({
+    name: 'outport_primary_pull_report_lines_total',
+    help: "Lines of edges' reports of pulls: counted, cut (more than it can have served), out_of_scope, unknown (no such manifest).",
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  const reports = new Counter({
+    name: 'outport_primary_pull_reports_total',
+    help: "Edges' reports of pulls: new, or repeated since the answer was lost.",
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  return ({ isRepeated, lines: { counted, cut, outOfScope, unknown } }) => {
+    reports.inc({ outcome: isRepeated ? 'repeated' : 'new' })
+    const outcomes = { counted, cut, out_of_scope: outOfScope, unknown }
+    for (const [outcome, count] of Object.entries(outcomes)) lines.inc({ outcome }, count)
+  }
 }
 
 /** Registers the primary's metrics. */

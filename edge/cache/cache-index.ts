@@ -12,6 +12,7 @@ import {
 import { isPartName, type PartName } from './blob-files.ts'
 import type { HeldBlob, UseRecord } from './gdsf.ts'
 import { createIndexWrites, type IndexWrites } from './index-writes.ts'
+import type { PullRecords } from './pull-log.ts'
 
 /** A repository of one upstream: what a link, a manifest and a tag belong to. */
 export interface Origin {
@@ -102,6 +103,8 @@ export interface CacheIndex {
   /** All that is stored, with how it was used, by a walk. */
   listHeld(): Promise<readonly HeldBlob[]>
   putUses(records: ReadonlyMap<Digest, UseRecord>): Promise<void>
+  /** What clients pulled, as far as the primary has not been told. */
+  readonly pulls: PullRecords
   /** Whether it knows all that is on the disk: false for a new index until `markComplete`. */
   readonly complete: boolean
   /** Says that the disk has been walked. */
@@ -121,6 +124,7 @@ const keys = {
     `r!${upstream}!${repository}!${subject}!${referrer}`,
   progress: (part: PartName) => `p!${part}`,
   document: (name: string) => `d!${name}`,
+  pulls: (key: string) => `n!${key}`,
   complete: 'c!complete',
 }
 
@@ -245,6 +249,22 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       await writes.batch(
         [...records].map(([digest, value]) => ({ type: 'put', key: keys.uses(digest), value })),
       )
+    },
+    pulls: {
+      async list() {
+        const records: [string, unknown][] = []
+        for await (const record of recordsBehind(keys.pulls(''))) records.push(record)
+        return records
+      },
+      write: (changes, options) =>
+        writes.batch(
+          [...changes].map(([key, value]) =>
+            value === undefined
+              ? { type: 'del', key: keys.pulls(key) }
+              : { type: 'put', key: keys.pulls(key), value },
+          ),
+          options,
+        ),
     },
     close: () => writes.close(),
   }

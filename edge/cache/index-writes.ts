@@ -8,7 +8,10 @@ type Database = Level<string, unknown>
 export interface IndexWrites {
   put(key: string, value: unknown, options?: { readonly sync: boolean }): Promise<void>
   del(key: string): Promise<void>
-  batch(operations: BatchOperation<Database, string, unknown>[]): Promise<void>
+  batch(
+    operations: BatchOperation<Database, string, unknown>[],
+    options?: { readonly sync: boolean },
+  ): Promise<void>
   /** Closes the database. */
   close(): Promise<void>
 }
@@ -63,7 +66,7 @@ export function createIndexWrites(
   return {
     put: (key, value, options = { sync: false }) => write(() => level.put(key, value, options)),
     del: (key) => write(() => level.del(key)),
-    batch: (operations) => write(() => level.batch(operations)),
+    batch: (operations, options = { sync: false }) => write(() => level.batch(operations, options)),
     async close() {
       closed = true
       await mending?.catch(() => undefined)

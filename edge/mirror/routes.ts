@@ -8,11 +8,17 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { acceptsIndex, isIndexMediaType } from '../../shared/oci/media-types.ts'
 import type { OciTarget } from '../../shared/oci/paths.ts'
-import { formatReference, type Reference, type RepositoryName } from '../../shared/oci/reference.ts'
+import {
+  formatReference,
+  type Reference,
+  type RepositoryName,
+  type Tag,
+} from '../../shared/oci/reference.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { Registries, RegistryEntry } from '../../shared/upstream/registries.ts'
 import type { Authorise, EdgeCaller, PullGrant } from '../access/authorise.ts'
+import type { Origin } from '../cache/cache-index.ts'
 import {
   apiVersion,
   commonHeaders,
@@ -50,6 +56,8 @@ export interface MirrorDeps {
   readonly repeats: Repeats
   /** Bytes that went out, by where they came from. */
   readonly onServed: (source: 'hit' | 'fill', bytes: number) => void
+  /** A manifest went out: it was pulled by a tag, or without one by its digest. */
+  readonly onPulled: (origin: Origin, digest: Digest, tag: Tag | undefined) => void
 }
 
 /** What containerd, docker and podman talk to: the reading half of the distribution API. */
@@ -316,7 +324,7 @@ async function findManifest(
 
 /** @throws OciError when the client's `Accept` has no word for what a tag names */
 function sendManifest(
-  { sender, prefetch, onServed }: MirrorDeps,
+  { sender, prefetch, onServed, onPulled }: MirrorDeps,
   asked: Asked,
   { manifest, reference }: { readonly manifest: FoundManifest; readonly reference: Reference },
 ): void {
@@ -340,9 +348,11 @@ function sendManifest(
     ...(isTag && { cacheControl: 'no-cache' }),
     headers: { ...commonHeaders(asked), ...staleHeaders(manifest.staleMs) },
   }
-  sender.sendBytes(request, response, blob, ({ bytes }) =>
-    onServed(manifest.source === 'upstream' ? 'fill' : 'hit', bytes),
-  )
+  sender.sendBytes(request, response, blob, ({ bytes }) => {
+    onServed(manifest.source === 'upstream' ? 'fill' : 'hit', bytes)
+    // A HEAD, and who has it already, pull nothing.
+    if (bytes > 0) onPulled(asked.origin, manifest.digest, isTag ? reference.tag : undefined)
+  })
 }
 
 async function openAndSendBlob(deps: MirrorDeps, asked: Asking, digest: Digest): Promise<void> {

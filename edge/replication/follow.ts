@@ -49,6 +49,8 @@ export interface FollowDeps {
   readonly progress: () => EdgeProgress
   /** Told by what this edge proves who it is, at each connection. */
   readonly onIdentity: (identity: OwnIdentity) => void
+  /** Told of each connection, which may be used for other requests until the signal says that it is over. */
+  readonly onLink: (link: PrimaryLink, signal: AbortSignal) => void
   /** Told of what was recorded, in order, once it is. */
   readonly onApplied: (events: readonly KnownEvent[]) => void
   /** Told when a stream's whole state came, or went. */
@@ -176,6 +178,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
     })
     const lease = createLeaseRenewal({ ...deps, link, keyOf, streams, signal })
     await beginIfNew(deps, { streams, lease })
+    deps.onLink(link, signal)
     // The first lease was asked for with nothing recorded.
     deps.reporter.report()
     deps.reporter.to(lease.hurry)

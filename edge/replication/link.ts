@@ -5,6 +5,7 @@ import type { LogPlace } from '../../shared/replication/chain.ts'
 import type { EventStream } from '../../shared/replication/events.ts'
 import { aliveMs, instanceHeader, internalPaths } from '../../shared/replication/feed.ts'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'
+import type { PullReport } from '../../shared/replication/pulls.ts'
 import { parseErrors } from '../../shared/oci/errors.ts'
 import { requestBulk, type BulkResponse } from '../../shared/upstream/bulk-body.ts'
 import type { OwnIdentity } from './identity.ts'
@@ -24,6 +25,8 @@ export class LinkRefusedError extends Error {
 export interface PrimaryLink {
   /** @throws LinkRefusedError, HttpError */
   lease(request: LeaseRequest): Promise<unknown>
+  /** @throws LinkRefusedError, HttpError */
+  reportPulls(report: PullReport): Promise<unknown>
   /** Lines without an end. The body must be read or cancelled. @throws LinkRefusedError, HttpError */
   feed(from: LogPlace, signal: AbortSignal): Promise<BulkResponse>
   /** A stream's state, not older than `after`. @throws LinkRefusedError, HttpError */
@@ -75,17 +78,19 @@ export function openLink(options: LinkOptions): PrimaryLink {
     response.discard()
     throw refusalOf(response.status, body.toString('utf8', 0, length))
   }
+  const post = async (path: string, request: object): Promise<unknown> => {
+    const { status, body } = await http.request(new URL(path, url), {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(request),
+    })
+    const text = body.toString('utf8')
+    if (status !== 200) throw refusalOf(status, text)
+    return JSON.parse(text) as unknown
+  }
   return {
-    async lease(request) {
-      const { status, body } = await http.request(new URL(internalPaths.lease, url), {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(request),
-      })
-      const text = body.toString('utf8')
-      if (status !== 200) throw refusalOf(status, text)
-      return JSON.parse(text) as unknown
-    },
+    lease: (request) => post(internalPaths.lease, request),
+    reportPulls: (report) => post(internalPaths.pulls, report),
     feed: ({ epoch, seq }, signal) =>
       get(`${internalPaths.feed}?epoch=${epoch}&seq=${seq}`, signal),
     snapshot: (stream, after, signal) =>

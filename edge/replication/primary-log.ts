@@ -31,7 +31,10 @@ export interface PrimaryLog {
 
 export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements' | 'onProgress'>
 
-export interface FollowLogDeps extends Pick<FollowDeps, 'dial' | 'progress' | 'onIdentity'> {
+export interface FollowLogDeps extends Pick<
+  FollowDeps,
+  'dial' | 'progress' | 'onIdentity' | 'onLink'
+> {
   /** Told when the roster may say something else. */
   readonly onRoster: () => void
   readonly edge: { readonly id: string; readonly secret: string }

@@ -49,11 +49,13 @@ export interface ClientsDeps {
   /** Ports where this process listens: nobody may make it call itself. */
   readonly ownPorts: () => readonly number[]
   readonly metrics: EdgeMetrics
+  /** What the primary is told with each manifest that is fetched from it. */
+  readonly primaryHeaders: () => Readonly<Record<string, string>>
 }
 
 export function createClients(
   registries: Registries,
-  { edge, ownPorts, metrics }: ClientsDeps,
+  { edge, ownPorts, metrics, primaryHeaders }: ClientsDeps,
 ): Clients {
   const timeouts = {
     connectTimeoutMs: edge.fill.connect,
@@ -70,6 +72,7 @@ export function createClients(
         chooseProxy,
         ownPorts,
         timeouts,
+        ...(entry.kind === 'primary' && { ownHeaders: primaryHeaders }),
         observer: {
           onBytes: (count) => metrics.received(entry.id, count),
           onError: (code) => metrics.upstreamError(entry.id, code),

@@ -6,19 +6,26 @@ import { ApiError } from '../../shared/api/errors.ts'
 import { acceptJson } from '../../shared/http/bodies.ts'
 import { requirePermissions } from '../../shared/http/permissions.ts'
 import { isEntitled, streamOfText } from '../../shared/replication/events.ts'
+import { isDigest } from '../../shared/oci/digest.ts'
+import { isTag } from '../../shared/oci/reference.ts'
 import { instanceHeader, internalPaths } from '../../shared/replication/feed.ts'
+import { maxReportedPulls, type PullReport } from '../../shared/replication/pulls.ts'
 import type { Feeds } from '../events/feed.ts'
 import type { Leases } from '../events/lease.ts'
 import type { StreamSnapshots } from '../store/snapshot-files.ts'
 import { createIdentify, type IdentifyDeps } from './identify.ts'
+import type { TakeReport } from './pull-reports.ts'
 
 export interface InternalRouteDeps extends IdentifyDeps {
   readonly feeds: Feeds
   readonly leases: Leases
   readonly snapshots: StreamSnapshots
+  readonly takeReport: TakeReport
 }
 
 const maxLeaseBytes = 256 * 1024
+/** Of `maxReportedPulls` lines, as long as they may be. */
+const maxReportBytes = 1024 * 1024
 const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const place = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: count })
 const word = (maxLength: number) => Type.String({ maxLength })
@@ -46,6 +53,34 @@ const leaseModel = Compile(
     }),
   }),
 )
+
+const reportModel = Compile(
+  Type.Object({
+    log: Type.String({ pattern: '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$' }),
+    n: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    pulls: Type.Array(
+      Type.Object({
+        repositoryId: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }),
+        digest: word(160),
+        tag: Type.Optional(word(128)),
+        count: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+        agoMs: count,
+      }),
+      { maxItems: maxReportedPulls },
+    ),
+  }),
+)
+
+/** @throws ApiError BAD_REQUEST */
+function pullReportIn(body: unknown): PullReport {
+  if (!reportModel.Check(body)) throw new ApiError('BAD_REQUEST', 'this is no report of pulls')
+  const pulls = body.pulls.map(({ digest, tag, ...pull }) => {
+    if (!isDigest(digest) || (tag !== undefined && !isTag(tag)))
+      throw new ApiError('BAD_REQUEST', 'a pull is of a digest, or of a tag and a digest')
+    return { ...pull, digest, ...(tag !== undefined && { tag }) }
+  })
+  return { ...body, pulls }
+}
 
 /** What edges alone may ask for, by their certificates. Each request is authorised against the roster as it is now. */
 export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): void {
@@ -97,6 +132,19 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
         .header('Cache-Control', 'no-store')
         .type('application/json')
         .send(JSON.stringify(await deps.leases.grant(edge, body)))
+    })
+    done()
+  })
+
+  app.register((scope, _options, done) => {
+    acceptJson(scope, { maxBytes: maxReportBytes })
+    scope.post(internalPaths.pulls, edges, async (request, reply) => {
+      const { edgeId } = await identify(request.raw)
+      const answer = await deps.takeReport(edgeId, pullReportIn(request.body))
+      return reply
+        .header('Cache-Control', 'no-store')
+        .type('application/json')
+        .send(JSON.stringify(answer))
     })
     done()
   })

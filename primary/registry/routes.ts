@@ -14,6 +14,7 @@ import { mediaTypes } from '../../shared/oci/media-types.ts'
 import { blobPath, manifestPath, type OciPath } from '../../shared/oci/paths.ts'
 import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
 import type { Logger } from '../../shared/observability/log.ts'
+import { reportsPulls, reportsPullsHeader } from '../../shared/replication/pulls.ts'
 import { tagHeader } from '../../shared/replication/signed-tag.ts'
 import { parseUploadRange } from '../../shared/stream/range.ts'
 import type { Caller, RepositoryFacts } from '../accounts/caller.ts'
@@ -207,7 +208,7 @@ async function getManifest(exchange: Exchange<PathOf<'manifest'>>): Promise<void
     repository,
     reference,
     accept,
-    counted: (digest) => isGet && !namesDigest(held, digest),
+    counted: (digest) => isGet && !isReported(exchange) && !namesDigest(held, digest),
   })
   recordOf(raw).source = 'memory'
   const stated = await stateTag(exchange, manifest)
@@ -219,6 +220,15 @@ async function getManifest(exchange: Exchange<PathOf<'manifest'>>): Promise<void
   }
   const head = stated === undefined ? manifest.head : { ...manifest.head, ...stated }
   reply.raw.writeHead(200, head).end(isGet ? manifest.body : undefined)
+}
+
+/**
+ * An edge that reports the pulls of its clients pulls nothing itself; of any other one this is all that is known. It logs
+ * in only where it must: without a name who says so is believed, and hides nobody's pulls but his own.
+ */
+function isReported({ caller, request }: Exchange<PathOf<'manifest'>>): boolean {
+  const mayReport = caller.kind === 'edge' || caller.kind === 'anonymous'
+  return mayReport && request.raw.headers[reportsPullsHeader] === reportsPulls
 }
 
 /** Tells an edge when the tag was so, that it may know which of two answers is the later one. */

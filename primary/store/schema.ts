@@ -264,6 +264,22 @@ export interface EdgeStatesTable {
   report: ColumnType<EdgeReport, string, string>
 }
 
+/** Which of an edge's reports of pulls are counted. */
+export interface EdgePullsTable {
+  edge_id: string
+  /** Its logs, the last used one first, and of each the last report that is counted. */
+  logs: ColumnType<readonly CountedLog[], string, string>
+  applied_at: ColumnType<Date, Date, Date>
+  /** Pulls that it can have served until then, and did not report. */
+  allowance: Big
+}
+
+export interface CountedLog {
+  /** A UUID. */
+  readonly log: string
+  readonly n: number
+}
+
 /** What lets one key become an edge, once. */
 export interface JoinTokensTable {
   id: string
@@ -415,6 +431,7 @@ export interface Schema {
   trust_lists: TrustListsTable
   edges: EdgesTable
   edge_states: EdgeStatesTable
+  edge_pulls: EdgePullsTable
   join_tokens: JoinTokensTable
   registries: RegistriesTable
   replication_policies: ReplicationPoliciesTable

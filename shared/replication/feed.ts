@@ -7,6 +7,8 @@ export const internalPaths = {
   /** `?epoch=…&seq=…`: what comes after, without an end. */
   feed: '/feed',
   lease: '/lease',
+  /** What clients pulled. */
+  pulls: '/pulls',
   /** Behind it, a stream's name. */
   snapshot: '/snapshots/',
 } as const

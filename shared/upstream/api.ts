@@ -31,12 +31,14 @@ export interface ApiDeps {
   readonly entry: RegistryEntry
   readonly http: HttpClient
   readonly authenticator: Authenticator
+  /** Sent to the upstream itself, besides those of a call. */
+  readonly ownHeaders?: (() => Readonly<Record<string, string>>) | undefined
   /** Told of the upstream's own answers, whatever their status. */
   readonly onHeaders: (headers: HttpResponse['headers']) => void
 }
 
 /** Small requests to an upstream: manifests, lists, HEADs. */
-export function createApi({ entry, http, authenticator, onHeaders }: ApiDeps): Api {
+export function createApi({ entry, http, authenticator, ownHeaders, onHeaders }: ApiDeps): Api {
   return async ({ method = 'GET', redirects = 0, options = {}, ...call }) => {
     const { signal } = options
     const line: Line<HttpResponse> = {
@@ -56,7 +58,7 @@ export function createApi({ entry, http, authenticator, onHeaders }: ApiDeps): A
         accept: call.accept,
         ...(call.ifNoneMatch !== undefined && { 'if-none-match': call.ifNoneMatch }),
       },
-      ownHeaders: options.headers ?? {},
+      ownHeaders: { ...ownHeaders?.(), ...options.headers },
       redirects,
       signal,
     }

@@ -28,6 +28,8 @@ export interface UpstreamDeps {
   /** Ports where this process listens. */
   readonly ownPorts?: () => readonly number[]
   readonly timeouts?: UpstreamTimeouts
+  /** What its own origin is sent with each request for something small. */
+  readonly ownHeaders?: () => Readonly<Record<string, string>>
   readonly observer?: UpstreamObserver
   /** Milliseconds, monotonic. */
   readonly now?: () => number
@@ -72,6 +74,7 @@ export function createUpstreamClient(deps: UpstreamDeps): UpstreamClient {
     entry,
     http,
     authenticator,
+    ownHeaders: deps.ownHeaders,
     onHeaders(headers) {
       rateLimit = readRateLimit(headers, now()) ?? rateLimit
     },

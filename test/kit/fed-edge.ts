@@ -11,6 +11,8 @@ export interface FedStand {
   readonly primary: TestPrimary
   /** The lines of the primary's log, as they come. */
   readonly primaryLog: readonly Readonly<Record<string, unknown>>[]
+  /** What an edge of this id logs in with. */
+  secretOf(this: void, id: string): string
   /** Starts an edge of the primary's configuration that follows its log, and waits until it knows all there is. */
   startEdge(
     t: Pick<TestContext, 'after'>,
@@ -54,6 +56,7 @@ export async function startFedStand(
   return {
     primary,
     primaryLog,
+    secretOf,
     async startEdge(t, { id = 'one', isAlone = false, ...edgeOptions } = {}) {
       const edge = await startTestEdge(t, {
         ...edgeOptions,

@@ -68,6 +68,12 @@ describe('a site', () => {
       }),
     )
     assert.equal(given(from), blobsOf(image).length + 1, 'each blob and the manifest, once')
+    const pulls = async () =>
+      (await stand.primary.records.selectFrom('repositories').select('pull_count').execute())
+        .map(({ pull_count }) => pull_count)
+        .join(' ')
+    await waitFor('the pulls', async () => (await pulls()) >= '3')
+    assert.equal(await pulls(), '3', 'what clients pulled at each, and not what edges fetched')
     const sent = await Promise.all(
       edges.map((edge) => edge.metric('outport_edge_peer_bytes_total')),
     )

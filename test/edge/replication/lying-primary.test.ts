@@ -72,6 +72,7 @@ async function start(t: TestContext, lie?: (server: FeedServer) => void): Promis
     dial: { chooseProxy: () => undefined, connectTimeoutMs: 1000 },
     progress: () => ({ heldSeq: 0, waitingBytes: 0, report: emptyReport }),
     onIdentity: () => undefined,
+    onLink: () => undefined,
     onRoster: () => undefined,
   })
   return {
