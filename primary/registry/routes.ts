@@ -222,13 +222,9 @@ async function getManifest(exchange: Exchange<PathOf<'manifest'>>): Promise<void
   reply.raw.writeHead(200, head).end(isGet ? manifest.body : undefined)
 }
 
-/**
- * An edge that reports the pulls of its clients pulls nothing itself; of any other one this is all that is known. It logs
- * in only where it must: without a name who says so is believed, and hides nobody's pulls but his own.
- */
+/** An edge that reports the pulls of its clients pulls nothing itself; of any other one this is all that is known. */
 function isReported({ caller, request }: Exchange<PathOf<'manifest'>>): boolean {
-  const mayReport = caller.kind === 'edge' || caller.kind === 'anonymous'
-  return mayReport && request.raw.headers[reportsPullsHeader] === reportsPulls
+  return caller.kind === 'edge' && request.raw.headers[reportsPullsHeader] === reportsPulls
 }
 
 /** Tells an edge when the tag was so, that it may know which of two answers is the later one. */

@@ -130,6 +130,9 @@ export function createAuthenticator({ entry, http, now }: AuthenticatorDeps): Au
     name: entry.id,
     known(access) {
       const key = challenged.get(accessKey(access))
+      // Our primary would not ask who reads what is public, and then does not know whom it answers.
+      if (key === undefined && entry.kind === 'primary')
+        return access.credential && formatBasic(access.credential)
       if (key === undefined) return undefined
       if (key === 'basic') return access.credential && formatBasic(access.credential)
       const token = tokens.get(key)
