@@ -400,6 +400,7 @@ async function startParts({
         }
       },
       onRoster: () => peers.changed(),
+      onTokenKeys: () => keys.renew(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
