@@ -435,7 +435,10 @@ async function startInternal({
     now: () => performance.now(),
   })
   highWater.onChange(() => feeds.endAll())
-  keys.onRead(async () => feeds.tellTrust())
+  keys.onRead(async () => {
+    tail.forget()
+    feeds.tellTrust()
+  })
   const known = createFollowedCache<RosterEdge>({ follower, maxEntries: 20_000 })
   const internal = await createInternalServer({
     options,
