@@ -431,6 +431,7 @@ async function startParts({
       },
       onLink: (link, over) => pulls?.sendOver(link, over),
       onRoster: () => peers.changed(),
+      onTokenKeys: () => keys.renew(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })

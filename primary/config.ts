@@ -183,6 +183,15 @@ const primarySchema = group({
   events: group({
     retain: duration({ default: '24h', description: 'How long the event log is kept.' }),
   }),
+  keys: group({
+    ahead: duration({
+      default: '2m',
+      // An edge looks for keys that it does not know every few seconds; a cache on the way keeps the list for a minute.
+      minimum: 1,
+      description:
+        'How long a key that was rotated in is told of before it signs, so that everybody knows it by then.',
+    }),
+  }),
   outbound: outboundOptions,
   edges: list(
     group({

@@ -21,12 +21,15 @@ import { createFeeds } from './events/feed.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
 import { startFollower, type Follower } from './events/follower.ts'
 import { createLeases } from './events/lease.ts'
+import { startHighWater, type HighWater } from './events/high-water.ts'
 import { startRelay } from './events/relay.ts'
+import { createPlaceCheck } from './events/shown-place.ts'
 import { startTail } from './events/tail.ts'
 import { createCleanup, type Cleanup } from './cleanup.ts'
 import { createLaterJobs } from './jobs/jobs.ts'
-import { checkHealth } from './health.ts'
+import { checkHealth, checkLog } from './health.ts'
 import { createTakeReport } from './internal/pull-reports.ts'
+import { createRotation } from './keys/rotation.ts'
 import { createInternalServer } from './internal/server.ts'
 import { createDatabaseMetrics, createPrimaryMetrics, createReportMetrics } from './metrics.ts'
 import { createPrimaryServer } from './server.ts'
@@ -43,6 +46,8 @@ import { createProjects } from './store/projects.ts'
 import { createPullReports } from './store/pull-reports.ts'
 import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
+import { createKeyRotation } from './store/key-rotation.ts'
+import { createLogMarks } from './store/log-mark.ts'
 import { listenForHeads } from './store/listen.ts'
 import { agreeOnKeyFile, agreeOnStore } from './store/settings.ts'
 import { createSnapshots } from './store/snapshots.ts'
@@ -53,6 +58,8 @@ const pollMs = 100
 /** Caches are passed by after this long without a look at the log. */
 const maxStaleMs = 1000
 const postgresStopMs = 5000
+/** How often the log's high-water mark is written. */
+const markMs = 5000
 /** How often feeds look for more where the follower, which looks for both, has not told of it. */
 const tailPollMs = 1000
 /** Of the log's end, framed for edges. */
@@ -126,7 +133,21 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   const secrets = await openKeyFile(options.key_file)
   await agreeOnKeyFile(records, secrets, options.key_file)
   const keys = await openCurrentKeys(records, { secrets, issuer: storeId, log })
-  const { relay, follower } = await startEvents(database, { options, log, cleanup, keys })
+  // Before anything is numbered.
+  const highWater = await startHighWater({
+    marks: createLogMarks(records, blobs),
+    log,
+    everyMs: markMs,
+    now: () => new Date(),
+  })
+  cleanup.add(() => highWater.stop())
+  const { relay, follower } = await startEvents(database, {
+    options,
+    log,
+    cleanup,
+    keys,
+    highWater,
+  })
   follower.onChange((subjects) => {
     if (subjects === undefined || subjects.includes('keys')) keys.readAgain()
   })
@@ -134,7 +155,17 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   cleanup.add(() => jobs.stop())
   signal.throwIfAborted()
   const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
-  const health = () => checkHealth({ database, blobs, follower })
+  const health = () => checkHealth({ database, blobs, follower, highWater })
+  const rotation = createRotation({
+    store: createKeyRotation(records, { issuer: storeId, secrets }),
+    keys,
+    highWater,
+    aheadMs: options.keys.ahead,
+    retainMs: options.events.retain,
+    log,
+    now: Date.now,
+  })
+  cleanup.add(rotation.start())
 
   const internal = await startInternal({
     database,
@@ -142,6 +173,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     options,
     keys,
     follower,
+    highWater,
     metrics,
     log,
     cleanup,
@@ -157,19 +189,21 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     follower,
     jobs,
     keys,
+    rotation,
     sender,
     metrics: createPrimaryMetrics({
       registry: metrics.registry,
       sender,
       uploadsRunning: () => services.registry.uploads.running(),
       isFollowing: () => follower.isCurrent(),
+      isBehind: () => highWater.behind() !== undefined,
     }),
     log,
     externalUrl: () => externalUrl ?? '',
     internalUrl: () => internal.url.origin,
     primaryId: await primaryIdOf(data),
     health: async () =>
-      (await health()).map(({ name, ok, reason }) => ({
+      [...(await health()), checkLog(highWater)].map(({ name, ok, reason }) => ({
         name,
         error: ok ? undefined : (reason ?? 'it does not answer'),
       })),
@@ -179,7 +213,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   signal.throwIfAborted()
   await bootstrap(services.bootstrap, options, log)
   signal.throwIfAborted()
-  startSweeper(services, { options, log, cleanup })
+  startSweeper(services, { options, log, cleanup, highWater })
 
   const servers = await createServers({ options, services, health, metrics, log, cleanup, relay })
   const urls: Record<string, string> = {}
@@ -306,12 +340,25 @@ async function openBlobs(
 
 async function startEvents(
   database: Database,
-  { options, log, cleanup, keys }: PartContext & { readonly keys: CurrentKeys },
+  {
+    options,
+    log,
+    cleanup,
+    keys,
+    highWater,
+  }: PartContext & { readonly keys: CurrentKeys; readonly highWater: HighWater },
 ) {
   const events = createEvents(database.records)
   const relay = startRelay({
     events,
     sign: (head) => keys.signHead(head),
+    onHeld(known) {
+      if (known === undefined) highWater.lookAgain()
+      else
+        highWater.shown(known, 'this primary').catch((err: unknown) => {
+          log.error({ err }, 'the log could not be compared with what this primary knew of it')
+        })
+    },
     log,
     pollMs,
     retainMs: options.events.retain,
@@ -335,6 +382,7 @@ interface InternalContext extends PartContext {
   readonly data: string
   readonly keys: CurrentKeys
   readonly follower: Follower
+  readonly highWater: HighWater
   readonly metrics: Metrics
 }
 
@@ -345,6 +393,7 @@ async function startInternal({
   options,
   keys,
   follower,
+  highWater,
   metrics,
   log,
   cleanup,
@@ -356,11 +405,18 @@ async function startInternal({
   const edges = createEdges(records)
   const projects = createProjects(records)
   const signing = () => keys.logSigning()
+  const isHeld = () => highWater.behind() !== undefined
   const leases = createLeases({
     events,
     states: createEdgeStates(records),
     projectIds: () => projects.ids(),
     setPeerUrl: (id, url) => edges.setPeerUrl(id, url, new Date()),
+    checkPlace: createPlaceCheck({
+      highWater,
+      trust: () => keys.trust(),
+      isFed: (id) => feeds.isFed(id),
+      place: () => ({ epoch: tail.epoch, seq: tail.seq }),
+    }),
     signing,
     log,
     now: Date.now,
@@ -369,6 +425,7 @@ async function startInternal({
   const feeds = createFeeds({
     tail,
     trust: () => keys.trust(),
+    isHeld,
     log,
     onClone: (id, addresses) => {
       log.error({ edge: id, addresses }, 'two machines are this edge by turns: it is suspended')
@@ -379,6 +436,11 @@ async function startInternal({
     },
     now: () => performance.now(),
   })
+  highWater.onChange(() => feeds.endAll())
+  keys.onRead(async () => {
+    tail.forget()
+    feeds.tellTrust()
+  })
   const known = createFollowedCache<RosterEdge>({ follower, maxEntries: 20_000 })
   const internal = await createInternalServer({
     options,
@@ -386,6 +448,7 @@ async function startInternal({
     routes: {
       feeds,
       leases,
+      isHeld,
       snapshots: await createStreamSnapshots({
         folder: join(data, 'snapshots'),
         snapshots: createSnapshots(records),
@@ -467,9 +530,14 @@ async function bootstrap(
 }
 
 /** Removes uploads that nobody went on with, now and again. */
-function startSweeper(services: Services, { options, log, cleanup }: PartContext): void {
+function startSweeper(
+  services: Services,
+  { options, log, cleanup, highWater }: PartContext & { readonly highWater: HighWater },
+): void {
   let running: Promise<void> = Promise.resolve()
   const sweep = async () => {
+    // A database that was restored does not know what was made of an upload since.
+    if (highWater.behind() !== undefined) return
     try {
       const removed = await services.registry.uploads.sweep(options.uploads.max_age)
       if (removed > 0) log.info({ removed }, 'abandoned uploads were removed')

@@ -20,6 +20,8 @@ export interface PrimaryMetricsDeps {
   readonly uploadsRunning: () => number
   /** Whether the caches may be believed. */
   readonly isFollowing: () => boolean
+  /** Whether the log is less than it once was. */
+  readonly isBehind: () => boolean
 }
 
 /** The timing of statements, which begins before anything else of the primary exists. */
@@ -83,6 +85,11 @@ export function createPrimaryMetrics(deps: PrimaryMetricsDeps): Omit<PrimaryMetr
       name: 'outport_primary_log_followed',
       help: 'Whether the event log is read in time, so that caches are used: 1 or 0.',
       value: () => (deps.isFollowing() ? 1 : 0),
+    },
+    {
+      name: 'outport_primary_log_behind',
+      help: 'Whether the database is older than it was, so that edges are told nothing: 1 or 0.',
+      value: () => (deps.isBehind() ? 1 : 0),
     },
   ])
   return {

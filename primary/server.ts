@@ -14,6 +14,7 @@ import type { ArtifactRouteDeps } from './catalog/artifact-routes.ts'
 import type { LabelRouteDeps } from './catalog/label-routes.ts'
 import { catalogRoutes } from './catalog/routes.ts'
 import { edgeRoutes, type EdgeRouteDeps } from './edges/routes.ts'
+import { keyRoutes, type KeyRouteDeps } from './keys/routes.ts'
 import { projectRoomRoutes } from './projects/routes.ts'
 import type { MemberRouteDeps } from './projects/member-routes.ts'
 import type { ProjectRouteDeps } from './projects/project-routes.ts'
@@ -36,6 +37,7 @@ export interface Rooms {
   readonly catalog: ArtifactRouteDeps & LabelRouteDeps
   readonly audit: AuditRouteDeps
   readonly edges: EdgeRouteDeps
+  readonly keys: KeyRouteDeps
   readonly replication: DestinationRouteDeps & PolicyRouteDeps & ExecutionRouteDeps
   readonly system: SystemRouteDeps
 }
@@ -85,6 +87,7 @@ export function addRooms(
   catalogRoutes(api, rooms.catalog)
   auditRoutes(api, rooms.audit)
   edgeRoutes(api, rooms.edges)
+  keyRoutes(api, rooms.keys)
   replicationRoutes(api, rooms.replication)
   systemRoutes(api, rooms.system)
 }

@@ -22,6 +22,7 @@ import { createLabelService } from './catalog/labels.ts'
 import type { PrimaryOptions } from './config.ts'
 import { createEnrolment } from './edges/enrolment.ts'
 import { createInventory } from './edges/inventory.ts'
+import type { Rotation } from './keys/rotation.ts'
 import type { CurrentKeys } from './events/current-keys.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
 import type { Follower } from './events/follower.ts'
@@ -74,6 +75,7 @@ export interface ServiceDeps {
   readonly relay: Relay
   readonly jobs: Jobs
   readonly keys: Pick<CurrentKeys, 'jwt' | 'trust' | 'edgeCa' | 'logSigning'>
+  readonly rotation: Rotation
   readonly sender: BlobSender
   readonly metrics: Omit<PrimaryMetrics, 'queried'>
   readonly log: Logger
@@ -231,6 +233,7 @@ export function createServices(deps: ServiceDeps): Services {
         robots,
         now,
       },
+      keys: { rotation: deps.rotation, now },
       replication: {
         registries,
         policies,

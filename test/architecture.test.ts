@@ -39,6 +39,8 @@ const roomArrows: Readonly<Record<string, string>> = {
   'primary/system → primary/accounts': 'as above',
   'primary/edges → primary/accounts': 'as above',
   'primary/edges → primary/events': 'who joins is told by which keys the log is signed',
+  'primary/keys → primary/accounts': 'as above',
+  'primary/keys → primary/events': 'a key that was rotated is read again by who signs with it',
   'primary/catalog → primary/projects': "an artifact is in a project's repository",
   'primary/tokens → primary/accounts': 'a token is for an account',
   'primary/tokens → primary/projects': 'and for what its roles in projects allow',

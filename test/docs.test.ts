@@ -23,6 +23,7 @@ test('the links of the documents lead to files that are there', async () => {
     'docs/consul.md',
     'docs/edges.md',
     'docs/freshness.md',
+    'docs/keys.md',
     'docs/lost-edge.md',
     'docs/network.md',
   ]) {

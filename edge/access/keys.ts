@@ -10,6 +10,8 @@ export interface PrimaryKeys {
    * @throws OciError UNAVAILABLE when the key is not known and the primary is away
    */
   get(kid: string): PublicKeys | Promise<PublicKeys>
+  /** Asks for it now, before a token comes that wants it: the log told of another key. */
+  renew(): void
 }
 
 export interface PrimaryKeysDeps {
@@ -64,7 +66,16 @@ export function createPrimaryKeys({ ask, index, now }: PrimaryKeysDeps): Primary
       const mayAsk = asking !== undefined || askedAt + askAgainMs <= now()
       return isDue && mayAsk ? refreshed(has) : (known ?? noKeys)
     },
+    renew() {
+      // What is being asked for may have been answered before.
+      const before = asking?.catch(ignore) ?? Promise.resolve()
+      before.then(refreshOnce).catch(ignore)
+    },
   }
+}
+
+function ignore(): void {
+  // It is asked for again when a token wants it.
 }
 
 const noKeys: PublicKeys = { keys: [] }

@@ -11,6 +11,7 @@ import {
   type RuleFact,
 } from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
 import { createTurns } from './turns.ts'
 
 /** An event of a stream that this edge may read, as the log tells it. */
@@ -49,6 +50,8 @@ export interface ProjectStatement {
 
 /** Where a stream's state stands. */
 interface StreamRecord {
+  /** Of the log that told it; what another one tells is fetched whole. */
+  readonly epoch?: number
   /** Tells its keys from those of a state before. */
   readonly generation: number
   /** Its state holds all up to this event. */
@@ -62,6 +65,7 @@ interface StreamRecord {
 /** What a stream's state was when the primary signed it. */
 export interface StreamState {
   readonly stream: EventStream
+  readonly epoch: number
   readonly seq: number
   readonly ahead: readonly string[]
 }
@@ -76,12 +80,13 @@ export interface SnapshotWriter {
 /** What the primary's log says, as far as this edge has recorded it: all of it synced, or none. */
 export interface Statements {
   /** The log up to here is recorded; undefined before the first snapshot. */
-  readonly cursor: LogHead | undefined
+  readonly cursor: RecordedHead | undefined
   /** When all that there was had last been recorded, in epoch ms; it survives a restart, a little late. */
   readonly currentAt: number
   /** Remembers that it is so now. */
   markCurrent(at: number): void
   streams(): readonly EventStream[]
+  /** Whether its state is of the log that is followed now. */
   knows(stream: EventStream): boolean
   /** Whether the log said that this project is no more. */
   isGone(projectId: number): boolean
@@ -104,15 +109,21 @@ export interface Statements {
   /** What a tag named when all of that was here last; undefined: nothing that a rule wants whole. */
   heldTag(projectId: number, repositoryId: number, tag: string): Digest | undefined
   /** Records events, in order, and where the log is with them. Streams that are not known are passed by. */
-  apply(events: readonly KnownEvent[], head: LogHead, revoked?: Revoked): Promise<void>
+  apply(events: readonly KnownEvent[], head: RecordedHead, revoked?: Revoked): Promise<void>
   /** Records a tag that the primary itself stated, unless something as new is known. */
   putTag(place: TagPlace, statement: TagStatement): Promise<void>
   startSnapshot(stream: EventStream): SnapshotWriter
-  /** Forgets where the log was, which is no more. */
+  /** Forgets where the log was, which is no more. What it said stands until what takes its place is here. */
   restart(): Promise<void>
   /** Forgets a stream, which this edge may not read any more. */
   drop(stream: EventStream): Promise<void>
   close(): Promise<void>
+}
+
+/** Where the log is, and by what that is shown to who does not know it any more. */
+export interface RecordedHead extends LogHead {
+  /** As a key of the log signed it. */
+  readonly proof?: Envelope
 }
 
 /** Subjects whose tokens lost their worth, and when. */
@@ -226,7 +237,7 @@ export async function openStatements(folder: string): Promise<Statements> {
 
   const applyNow = async (
     events: readonly KnownEvent[],
-    { head, revoked }: { readonly head: LogHead; readonly revoked: Revoked },
+    { head, revoked }: { readonly head: RecordedHead; readonly revoked: Revoked },
   ): Promise<void> => {
     const operations: Operation[] = []
     for (const [subject, at] of revoked)
@@ -241,7 +252,8 @@ export async function openStatements(folder: string): Promise<Statements> {
     const changedRecords = new Map<EventStream, StreamRecord>()
     for (const event of events) {
       const record = changedRecords.get(event.stream) ?? records.get(event.stream)
-      if (record === undefined || event.seq <= record.base) continue
+      if (record === undefined || epochOf(record) !== head.epoch || event.seq <= record.base)
+        continue
       if (record.ahead.includes(event.bodyHash)) {
         const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
         changedRecords.set(event.stream, { ...record, ahead })
@@ -351,7 +363,10 @@ export async function openStatements(folder: string): Promise<Statements> {
       level.put(keys.current, at).catch(ignore)
     },
     streams: () => [...records.keys()],
-    knows: (stream) => records.has(stream),
+    knows(stream) {
+      const record = records.get(stream)
+      return record !== undefined && epochOf(record) === cursor?.epoch
+    },
     isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
     project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
     projectIdOf(text) {
@@ -421,8 +436,9 @@ export async function openStatements(folder: string): Promise<Statements> {
         const record = records.get(projectStream(projectId))
         const prefix = prefixOf(projectStream(projectId))
         if (record === undefined || prefix === undefined) return
+        if (epochOf(record) !== cursor?.epoch) return
         // What the log, or the stream's snapshot, has told up to here says at least as much.
-        if (statement.seq <= Math.max(cursor?.seq ?? 0, record.base)) return
+        if (statement.seq <= Math.max(cursor.seq, record.base)) return
         const key = prefix + tagKey(repositoryId, tag)
         const known = level.getSync(key) as { readonly seq: number } | undefined
         if (known !== undefined && known.seq >= statement.seq) return
@@ -452,12 +468,14 @@ export async function openStatements(folder: string): Promise<Statements> {
             waiting.push({ type: 'put', key: prefix + key, value })
           if (waiting.length >= writeEvery) await flush()
         },
-        commit: ({ seq, ahead }) =>
+        commit: ({ epoch, seq, ahead }) =>
           inTurn(async () => {
-            const before = prefixOf(stream)
-            if (before !== undefined) await keepNewer(before, seq)
+            const before = records.get(stream)
+            // The numbers of another epoch say nothing of what is newer.
+            if (before !== undefined && epochOf(before) === epoch)
+              await keepNewer(keys.state(stream, before.generation), seq)
             await flush()
-            const record: StreamRecord = { generation, base: seq, ahead }
+            const record: StreamRecord = { epoch, generation, base: seq, ahead }
             await level.put(keys.stream(stream), record, { sync: true })
             records.set(stream, record)
             hot.clear()
@@ -499,21 +517,24 @@ function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] 
   return [[manifest(line.repository, line.manifest), 0]]
 }
 
-interface StoredCursor {
-  readonly epoch: number
-  readonly seq: number
+interface StoredCursor extends Omit<RecordedHead, 'hash'> {
   /** Hex. */
   readonly hash: string
 }
 
-function storedCursor({ epoch, seq, hash }: LogHead): StoredCursor {
-  return { epoch, seq, hash: hash.toString('hex') }
+function storedCursor({ hash, ...head }: RecordedHead): StoredCursor {
+  return { ...head, hash: hash.toString('hex') }
 }
 
-function readCursor(value: unknown): LogHead | undefined {
+function readCursor(value: unknown): RecordedHead | undefined {
   if (value === undefined) return undefined
-  const { epoch, seq, hash } = value as StoredCursor
-  return { epoch, seq, hash: Buffer.from(hash, 'hex') }
+  const { hash, ...head } = value as StoredCursor
+  return { ...head, hash: Buffer.from(hash, 'hex') }
+}
+
+/** The first one is not written down. */
+function epochOf({ epoch = 1 }: StreamRecord): number {
+  return epoch
 }
 
 function ignore(): void {

@@ -55,7 +55,10 @@ interface Member {
  */
 export function createPeers(deps: PeersDeps): Peers {
   const { edgeId, upstream, statements, isOpen, identity, waitMs } = deps
-  const clients = new Map<string, { readonly url: string; readonly client: UpstreamClient }>()
+  const clients = new Map<
+    string,
+    { readonly url: string; readonly own: OwnIdentity; readonly client: UpstreamClient }
+  >()
   let homes: Homes<Member> | undefined
   let members = 0
   let reading: Promise<void> | undefined
@@ -77,8 +80,8 @@ export function createPeers(deps: PeersDeps): Peers {
 
   const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
     const known = clients.get(id)
-    if (known?.url === peerUrl) return known.client
     const own = identity()
+    if (known?.url === peerUrl && isSame(known.own, own)) return known.client
     if (own === undefined || closed) return undefined
     void known?.client.close()
     const [entry] = createRegistries([
@@ -97,7 +100,7 @@ export function createPeers(deps: PeersDeps): Peers {
       timeouts: deps.timeouts,
       observer: { onBytes: deps.onBytes },
     })
-    clients.set(id, { url: peerUrl, client })
+    clients.set(id, { url: peerUrl, own, client })
     return client
   }
 
@@ -135,4 +138,9 @@ export function createPeers(deps: PeersDeps): Peers {
       await Promise.all([...clients.values()].map(({ client }) => client.close()))
     },
   }
+}
+
+/** Whether a peer would be shown the same, and believed by the same. */
+function isSame(one: OwnIdentity, other: OwnIdentity | undefined): boolean {
+  return one.certificate === other?.certificate && one.ca.join('') === other.ca.join('')
 }

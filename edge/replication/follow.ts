@@ -93,6 +93,7 @@ export function startFollowing(deps: FollowDeps): Following {
         })
       } catch (err) {
         if (stopping.signal.aborted) return
+        if (err instanceof ReconnectError) continue
         const reason = err instanceof Error ? err.message : String(err)
         if (err instanceof LinkRefusedError && err.status === 403) freshness.end()
         // Once for each kind of trouble, not for each attempt.
@@ -153,14 +154,19 @@ interface Session extends FollowDeps {
   readonly signal: AbortSignal
 }
 
+/** The connection ends for the next one to begin, by other keys. */
+class ReconnectError extends Error {
+  override readonly name = 'ReconnectError'
+}
+
 /** One connection, from its beginning to what ends it, which is thrown. */
 async function followOnce(deps: Session, onConnected: () => void): Promise<void> {
-  const own = await deps.identity.current()
-  const { url, envelope } = await askForTrust(deps.ask)
-  const { ca } = await deps.identity.take(envelope)
+  const { url, envelope, rotations } = await askForTrust(deps.ask)
+  // Before a certificate is asked for, which an older root would not vouch for.
+  await deps.identity.take(envelope, rotations)
+  const identity = await deps.identity.current()
   const controller = new AbortController()
   const signal = AbortSignal.any([deps.signal, controller.signal])
-  const identity = { ...own, ca }
   deps.onIdentity(identity)
   const link = openLink({ url, identity, instance: deps.instance, ...deps.dial })
   try {
@@ -169,6 +175,7 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
       statements: deps.statements,
       link,
       keyOf,
+      epoch: () => deps.identity.epoch(),
       signal,
       onChanged: deps.onStreams,
       onFailed: (stream, err) => {
@@ -196,7 +203,12 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
       },
       {
         onConnected,
-        takeTrust: deps.identity.take,
+        takeTrust: (list) =>
+          takeInSession(deps, list, {
+            identity,
+            reconnect: () => controller.abort(new ReconnectError('the keys are others now')),
+            signal,
+          }),
       },
     )
   } catch (error) {
@@ -208,25 +220,72 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
   }
 }
 
+/** So much later than another edge one begins a new connection, by chance: all hear of new keys at once. */
+const spreadMsPerEdge = 10
+const longestSpreadMs = 60_000
+
+/** A list that came with the feed: another epoch is another log, and another CA is for the next connection. */
+async function takeInSession(
+  { identity, statements, onIdentity }: Session,
+  envelope: Envelope,
+  session: {
+    readonly identity: OwnIdentity
+    readonly reconnect: () => void
+    readonly signal: AbortSignal
+  },
+): Promise<void> {
+  const list = await identity.take(envelope)
+  if (list === undefined) return
+  if (list.epoch !== statements.cursor?.epoch)
+    throw new ReconnectError('the log goes on in a new epoch')
+  const { ca } = session.identity
+  if (list.ca.join('') === ca.join('')) return
+  // Peers may have been given theirs by the new one already.
+  onIdentity({ ...session.identity, ca: list.ca })
+  const edges = await statements.edges()
+  const spreadMs = Math.min(longestSpreadMs, edges.length * spreadMsPerEdge)
+  delay(Math.random() * spreadMs, undefined, { signal: session.signal }).then(
+    session.reconnect,
+    ignore,
+  )
+}
+
 /** Where the primary's internal listener is, and whom its root trusts now: its root signed the latter. */
-async function askForTrust(ask: AskPrimary): Promise<{ url: URL; envelope: Envelope }> {
+async function askForTrust(
+  ask: AskPrimary,
+): Promise<{ url: URL; envelope: Envelope; rotations: readonly Envelope[] }> {
   const { status, body } = await ask('/service/trust', {})
   const answer = status === 200 ? parseJson(body) : undefined
-  const { list, internal_url: internal } = (answer ?? {}) as {
+  const {
+    list,
+    rotations,
+    internal_url: internal,
+  } = (answer ?? {}) as {
     readonly list?: Envelope
+    readonly rotations?: unknown
     readonly internal_url?: unknown
   }
   const url = typeof internal === 'string' ? URL.parse(internal) : null
   if (list === undefined || url === null || url.protocol !== 'https:')
     throw new Error('the primary does not say where its events are')
-  return { url, envelope: list }
+  return {
+    url,
+    envelope: list,
+    rotations: Array.isArray(rotations) ? (rotations as readonly Envelope[]) : [],
+  }
 }
 
 /** Takes snapshots where nothing is recorded yet, or what is recorded is of a log that is no more. */
 async function beginIfNew(
-  { statements }: Session,
+  { statements, identity, freshness }: Session,
   { streams, lease }: { readonly streams: Streams; readonly lease: LeaseRenewal },
 ): Promise<void> {
+  const { cursor } = statements
+  if (cursor !== undefined && cursor.epoch !== identity.epoch()) {
+    // Its numbers mean nothing any more.
+    freshness.end()
+    await statements.restart()
+  }
   const listed = await lease.renew()
   if (statements.cursor === undefined) await streams.begin('system')
   await streams.settle(listed)
@@ -248,7 +307,7 @@ async function readFeed(
     takeTrust,
   }: {
     readonly onConnected: () => void
-    readonly takeTrust: Identity['take']
+    readonly takeTrust: (list: Envelope) => Promise<void>
   },
 ): Promise<void> {
   const { statements, streams, freshness } = deps
@@ -272,7 +331,7 @@ async function readFeed(
         chain.close(line.head)
         const batch = events
         events = []
-        await streams.apply(batch, chain.head)
+        await streams.apply(batch, { ...chain.head, proof: line.head })
         freshness.reached(chain.head)
         deps.onApplied(batch)
         if (batch.some(({ fact }) => isOwn(fact, deps.edgeId))) deps.onOwnChange()
@@ -349,12 +408,21 @@ function createLeaseRenewal(deps: LeaseSession): LeaseRenewal {
 
   const renew = async (): Promise<readonly EventStream[]> => {
     const nonce = randomBytes(16).toString('base64url')
-    const { epoch, seq } = statements.cursor ?? { epoch: 1, seq: 0 }
+    const { epoch, seq, proof } = statements.cursor ?? { epoch: 1, seq: 0, proof: undefined }
     const asked = freshness.ask()
-    const answer = await link.lease({ nonce, applied: { epoch, seq }, ...deps.progress() })
+    const answer = await link.lease({
+      nonce,
+      applied: { epoch, seq },
+      ...(proof !== undefined && { proof }),
+      ...deps.progress(),
+    })
     const lease = openStatement(statementTypes.lease, answer, keyOf) as Lease
     if (lease.nonce !== nonce || lease.edgeId !== edgeId)
       throw new StatementError('the lease answers another request')
+    if (lease.head.epoch !== deps.identity.epoch())
+      throw new StatementError(
+        `the lease is of epoch ${lease.head.epoch}, which the root did not announce`,
+      )
     freshness.grant(asked, lease.head, lease.leaseMs)
     if (freshness.isFresh()) statements.markCurrent(asked.wall)
     leaseMs = lease.leaseMs

@@ -15,7 +15,7 @@ import { parseErrors } from '../../shared/oci/errors.ts'
 import { proveKey, renewPath, type RenewRequest } from '../../shared/replication/enrolment.ts'
 import { identityFiles } from '../../shared/replication/identity-files.ts'
 import { checkJoinAnswer, parseRenewAnswer } from '../../shared/replication/join-answer.ts'
-import type { Envelope } from '../../shared/trust/statement.ts'
+import { StatementError, type Envelope } from '../../shared/trust/statement.ts'
 import {
   fingerprintOf,
   openTrustList,
@@ -43,11 +43,16 @@ export interface Identity {
   current(): Promise<OwnIdentity>
   /** A key that signs the log, as far as is known yet. */
   logKey(kid: string): KeyObject | undefined
+  /** The epoch that the root has announced, as far as is known yet. */
+  epoch(): number | undefined
   /**
-   * Believes a list of trusted keys that the root has signed, and keeps it.
+   * Believes a list of trusted keys that the root has signed, and keeps it; one that is older than what is kept is
+   * passed by: a primary whose database was restored has no other, and is to be told how far it was.
+   * @param rotations lists in which a root names the next one, in order
+   * @returns what is believed then; undefined while no root is known
    * @throws StatementError when it may not be believed
    */
-  take(envelope: Envelope): Promise<TrustList>
+  take(envelope: Envelope, rotations?: readonly Envelope[]): Promise<TrustList | undefined>
 }
 
 export interface IdentityDeps {
@@ -58,6 +63,8 @@ export interface IdentityDeps {
   readonly now: () => Date
 }
 
+/** Roots that may have taken each other's place while an edge was away. */
+const maxRotations = 100
 /** Of its 90 days it has been used for 30. */
 const renewBeforeMs = 60 * 86_400_000
 
@@ -110,6 +117,16 @@ export function createIdentity({ folder, edge, post, now }: IdentityDeps): Ident
     keep({ ...(await known()), root: list.root, list })
   }
 
+  /** @returns what is kept then */
+  const keepIfNewer = async (envelope: Envelope, list: TrustList): Promise<TrustList> => {
+    const { root, list: before } = await known()
+    const isNewer =
+      before === undefined || (list.version > before.version && list.issuer === before.issuer)
+    if (!isNewer || root === undefined) return before ?? list
+    await keepTrust(root, envelope, list)
+    return list
+  }
+
   const renew = async ({ key, root }: Kept): Promise<Kept> => {
     const privateKey = createPrivateKey(key)
     const ownKey = createPublicKey(privateKey)
@@ -138,7 +155,7 @@ export function createIdentity({ folder, edge, post, now }: IdentityDeps): Ident
     async current() {
       let own = await known()
       const before = leftMs(own.certificate, now())
-      if (before < renewBeforeMs || own.list === undefined) {
+      if (before < renewBeforeMs || own.list === undefined || isByOtherCa(own)) {
         try {
           own = await renew(own)
         } catch (error) {
@@ -151,14 +168,36 @@ export function createIdentity({ folder, edge, post, now }: IdentityDeps): Ident
         throw new Error('this edge has no certificate')
       return { key, certificate, ca: list.ca }
     },
-    async take(envelope) {
+    epoch: () => kept?.list?.epoch,
+    async take(envelope, rotations = []) {
+      for (const rotation of rotations.slice(-maxRotations)) {
+        const { root } = await known()
+        const named = root && openIfSigned(rotation, root)
+        if (named !== undefined) await keepIfNewer(rotation, named)
+      }
       const { root, list } = await known()
-      if (root === undefined) throw new Error('this edge knows no root yet')
-      const fresh = openTrustList(envelope, { root, after: list?.version, issuer: list?.issuer })
-      if (fresh.version !== list?.version) await keepTrust(root, envelope, fresh)
-      return fresh
+      if (root === undefined) return undefined
+      const fresh = openTrustList(envelope, { root, issuer: list?.issuer })
+      return keepIfNewer(envelope, fresh)
     },
   }
+}
+
+/** Undefined for one that this root did not sign: it is from before it, or after. */
+function openIfSigned(envelope: Envelope, root: TrustedKey): TrustList | undefined {
+  try {
+    return openTrustList(envelope, { root })
+  } catch (error) {
+    if (error instanceof StatementError) return undefined
+    throw error
+  }
+}
+
+/** Whether the CA of a certificate issues no more: the one that does stands first. */
+function isByOtherCa({ certificate, list }: Kept): boolean {
+  const [issuing] = list?.ca ?? []
+  if (certificate === undefined || issuing === undefined) return false
+  return !new X509Certificate(certificate).checkIssued(new X509Certificate(issuing))
 }
 
 /** How long a certificate still counts; nothing without one. */

@@ -37,6 +37,8 @@ export interface FollowLogDeps extends Pick<
 > {
   /** Told when the roster may say something else. */
   readonly onRoster: () => void
+  /** Told that the keys by which tokens are verified may be others. */
+  readonly onTokenKeys?: () => void
   readonly edge: { readonly id: string; readonly secret: string }
   readonly ask: AskPrimary
   readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
@@ -95,7 +97,7 @@ export async function openPrimaryLog({
         waitingBytes: 0,
         failures: [],
       },
-    follow({ edge, post, onRoster, onIdentity, ...deps }) {
+    follow({ edge, post, onRoster, onTokenKeys, onIdentity, ...deps }) {
       onRoster()
       identity = createIdentity({
         folder: identityFolder(folder),
@@ -117,6 +119,8 @@ export async function openPrimaryLog({
           wanted?.applied(events)
           if (events.some(({ fact }) => fact.type === 'edge' || fact.type === 'edge-deleted'))
             onRoster()
+          if (events.some(({ fact }) => fact.type === 'key' && fact.purpose === 'jwt'))
+            onTokenKeys?.()
         },
         onStreams: () => {
           onRoster()

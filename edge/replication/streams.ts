@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
-import type { LogHead } from '../../shared/replication/chain.ts'
 import type { EventStream } from '../../shared/replication/events.ts'
 import {
   maxLineBytes,
@@ -12,12 +11,14 @@ import { createTurns as createFetchTurns } from '../../shared/http/turns.ts'
 import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
-import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
+import type { KnownEvent, RecordedHead, SnapshotWriter, Statements } from '../cache/statements.ts'
 
 export interface StreamsDeps {
   readonly statements: Statements
   readonly link: PrimaryLink
   readonly keyOf: (kid: string) => KeyObject | undefined
+  /** The one that the root has announced: a key of the log cannot begin another. */
+  readonly epoch: () => number | undefined
   readonly signal: AbortSignal
   /** Told when a stream's whole state came, or went. */
   readonly onChanged: () => void
@@ -27,7 +28,7 @@ export interface StreamsDeps {
 /** Which streams this edge has, and those that are on their way. */
 export interface Streams {
   /** Takes what one signed batch says: of streams that are on their way, it waits. */
-  apply(events: readonly KnownEvent[], head: LogHead): Promise<void>
+  apply(events: readonly KnownEvent[], head: RecordedHead): Promise<void>
   /**
    * Makes these the streams: what is missing is fetched, what is no longer listed is forgotten.
    * @returns when all that was missing when it was called is there
@@ -53,6 +54,7 @@ export function createStreams({
   statements,
   link,
   keyOf,
+  epoch,
   signal,
   onChanged,
   onFailed,
@@ -71,6 +73,10 @@ export function createStreams({
         writer,
         keyOf,
       })
+      if (statement.epoch !== epoch())
+        throw new StatementError(
+          `the snapshot of ${stream} is of epoch ${statement.epoch}, which the root did not announce`,
+        )
       if (statement.seq < after)
         throw new StatementError(`the snapshot of ${stream} is older than what was asked for`)
       await inTurn(batches, async () => {

@@ -4,7 +4,7 @@ import { signStatement, statementTypes, type Envelope } from '../../shared/trust
 import type { PemPair } from '../../shared/trust/pki.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
 import type { Records } from '../store/database.ts'
-import { createKeys, type KeyRing } from '../store/keys.ts'
+import { createKeys, type CaRing, type KeyRing } from '../store/keys.ts'
 import { agreeOnTrust, type Trust } from '../store/trust.ts'
 
 /** The signing keys as they are now. */
@@ -13,16 +13,18 @@ export interface CurrentKeys {
   jwt(): KeyRing
   /** What edges are told of the log's keys. */
   trust(): Trust
-  /** The edges' own CA, made if need be: `trust` names it once this is there. */
+  /** The edges' own CA that issues now, made if need be: `trust` names it once this is there. */
   edgeCa(): Promise<PemPair>
-  /** The same, where it is made already. */
-  knownCa(): PemPair | undefined
+  /** All of them, where there is one already. */
+  knownCa(): CaRing | undefined
   /** What signs the log, leases and snapshots. */
   logSigning(): KeyRing['signing']
   /** Signs where the log ends. */
   signHead(head: LogHead): Envelope
   /** Call when the log says that they changed. */
   readAgain(): void
+  /** As above; what was true when it was called is known then. */
+  refresh(): Promise<void>
   /** Calls back when they were read again; who made the CA waits for what is done then. */
   onRead(listener: () => Promise<void>): void
 }
@@ -37,19 +39,19 @@ export async function openCurrentKeys(
   }: { readonly secrets: Secrets; readonly issuer: string; readonly log: Logger },
 ): Promise<CurrentKeys> {
   const keys = createKeys(records, secrets)
-  const read = async () => {
-    const now = new Date()
-    const jwt = await keys.ring('jwt', now)
-    const rings = { root: await keys.ring('root', now), log: await keys.ring('log', now) }
-    const ca = await keys.findCa()
-    const subjects = { issuer, ...rings, ca: ca === undefined ? [] : [ca.cert] }
-    return { jwt, log: rings.log, ca, trust: await agreeOnTrust(records, subjects, now) }
-  }
+  for (const purpose of ['jwt', 'root', 'log'] as const) await keys.ring(purpose, new Date())
+  const read = () => agreeOnTrust(records, { issuer, secrets }, new Date())
   let current = await read()
   const listeners: (() => Promise<void>)[] = []
-  const take = async (fresh: typeof current): Promise<void> => {
-    current = fresh
-    await Promise.all(listeners.map((listener) => listener()))
+  /** One after another: what was read last was true last. */
+  let reading: Promise<void> = Promise.resolve()
+  const refresh = (): Promise<void> => {
+    const mine = reading.then(async () => {
+      current = await read()
+      await Promise.all(listeners.map((listener) => listener()))
+    })
+    reading = mine.catch(() => undefined)
+    return mine
   }
   return {
     jwt: () => current.jwt,
@@ -58,15 +60,16 @@ export async function openCurrentKeys(
     onRead: (listener) => void listeners.push(listener),
     trust: () => current.trust,
     async edgeCa() {
-      if (current.ca !== undefined) return current.ca
-      const ca = await keys.ca(new Date())
-      await take(await read())
-      return ca
+      if (current.ca !== undefined) return current.ca.issuing
+      const { issuing } = await keys.ca(new Date())
+      await refresh()
+      return issuing
     },
     signHead: (head) =>
       signStatement(statementTypes.head, headStatement(head), current.log.signing),
     readAgain() {
-      read().then(take, (err: unknown) => log.error({ err }, 'the keys could not be read again'))
+      refresh().catch((err: unknown) => log.error({ err }, 'the keys could not be read again'))
     },
+    refresh,
   }
 }

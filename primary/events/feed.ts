@@ -16,8 +16,8 @@ export interface FeedRequest {
   readonly from: LogPlace
 }
 
-/** Why an edge is not fed now. `behind`: the log does not reach back that far, or is another one. `busy`: later. */
-export type FeedRefusal = 'behind' | 'busy'
+/** Why an edge is not fed now. `behind`: the log does not reach back that far, or is another one. `busy`: later. `held`: the log is behind itself. */
+export type FeedRefusal = 'behind' | 'busy' | 'held'
 
 export interface Feeds {
   /**
@@ -27,6 +27,11 @@ export interface Feeds {
   open(request: FeedRequest, response: ServerResponse): Promise<FeedRefusal | undefined>
   /** The edges that are fed now. */
   connected(): ReadonlySet<string>
+  isFed(edgeId: string): boolean
+  /** Tells all of them the list of trusted keys, where it is new to them. */
+  tellTrust(): void
+  /** Ends those that are open; new ones may come. */
+  endAll(): void
   /** Ends all of them. */
   close(): void
 }
@@ -34,6 +39,8 @@ export interface Feeds {
 export interface FeedsDeps {
   readonly tail: Tail
   readonly trust: () => Trust
+  /** Whether the log is behind itself: nobody is fed then. */
+  readonly isHeld: () => boolean
   readonly log: Logger
   /** Told of an identity that two use by turns. */
   readonly onClone: (edgeId: string, addresses: readonly string[]) => void
@@ -44,6 +51,7 @@ export interface FeedsDeps {
 interface Feed {
   readonly edge: { readonly id: string; scope: RosterEdge['scope'] }
   readonly response: ServerResponse
+  readonly epoch: number
   seq: number
   trustVersion: number
   /** Whether it is being written to, or waits for its socket. */
@@ -57,7 +65,7 @@ const cloneSwaps = 4
 const cloneWindowMs = 600_000
 
 /** The log as a stream to each edge: every header, and the bodies of its own streams. */
-export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feeds {
+export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDeps): Feeds {
   const feeds = new Map<string, Feed>()
   const watchClones = createCloneWatch({ now, onClone })
   let catchUps = 0
@@ -111,6 +119,8 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
     feed.busy = true
     try {
       for (;;) {
+        // Another log, in which the numbers mean something else.
+        if (feed.epoch !== tail.epoch) return end(feed)
         const batch = tail.next(feed.seq)
         if (batch === undefined) return
         // One that falls behind what memory holds comes back for a catch-up, by turns.
@@ -136,6 +146,7 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
 
   return {
     async open({ edge, instance, address, from }, response) {
+      if (isHeld()) return 'held'
       // Another primary, or a snapshot, may have told it what is not read here yet.
       if (from.seq > tail.seq) await tail.readOn()
       if (from.epoch !== tail.epoch || from.seq > tail.seq) return 'behind'
@@ -145,6 +156,7 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
       const feed: Feed = {
         edge: { id: edge.edgeId, scope: edge.scope },
         response,
+        epoch: from.epoch,
         seq: from.seq,
         trustVersion: list.version,
         busy: true,
@@ -186,6 +198,19 @@ export function createFeeds({ tail, trust, log, onClone, now }: FeedsDeps): Feed
       return undefined
     },
     connected: () => new Set(feeds.keys()),
+    isFed: (edgeId) => feeds.has(edgeId),
+    tellTrust() {
+      const { list, envelope } = trust()
+      const line = lineOf({ trust: envelope })
+      for (const feed of feeds.values()) {
+        if (list.version === feed.trustVersion) continue
+        feed.trustVersion = list.version
+        feed.response.write(line)
+      }
+    },
+    endAll() {
+      for (const feed of feeds.values()) end(feed)
+    },
     close() {
       clearInterval(alive)
       stopTelling()

@@ -6,6 +6,7 @@ import { signStatement, statementTypes, type Envelope } from '../../shared/trust
 import type { KeyRing } from '../store/keys.ts'
 import type { EdgeState, EdgeStates } from '../store/edge-states.ts'
 import type { Events } from '../store/events.ts'
+import type { PlaceCheck } from './shown-place.ts'
 
 export interface Leases {
   /** Answers one request; what it reports is written down soon. */
@@ -20,6 +21,8 @@ export interface LeasesDeps {
   readonly projectIds: () => Promise<readonly number[]>
   /** Tells all edges where this one is reached now. */
   readonly setPeerUrl: (edgeId: string, url: string | undefined) => Promise<void>
+  /** @throws ApiError UNAVAILABLE where no lease may be given */
+  readonly checkPlace: PlaceCheck
   readonly signing: () => KeyRing['signing']
   readonly log: Logger
   readonly now: () => number
@@ -34,6 +37,7 @@ export function createLeases({
   states,
   projectIds,
   setPeerUrl,
+  checkPlace,
   signing,
   log,
   now,
@@ -59,7 +63,9 @@ export function createLeases({
   const readProjects = createSharedRead(projectIds)
 
   return {
-    async grant(edge, { nonce, peerUrl, ...state }) {
+    async grant(edge, { nonce, peerUrl, proof, ...state }) {
+      const { applied } = state
+      await checkPlace(edge, { applied, ...(proof !== undefined && { proof }) })
       if (peerUrl !== edge.peerUrl) await setPeerUrl(edge.edgeId, peerUrl)
       waiting.set(edge.edgeId, { edgeId: edge.edgeId, ...state, seenAt: new Date(now()) })
       const { scope } = edge

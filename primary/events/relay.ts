@@ -16,6 +16,11 @@ export interface RelayOptions {
   readonly events: Pick<Events, 'number' | 'waiting' | 'trim'>
   /** Signs where the log ends, by a log key. */
   readonly sign: (head: LogHead) => Envelope
+  /**
+   * Told that nothing may be numbered, each time that something waits for it.
+   * @param known how far the log is known to have been
+   */
+  readonly onHeld?: (known: LogHead | undefined) => void
   readonly log: Logger
   readonly pollMs: number
   /** Events older than this many milliseconds are removed. */
@@ -26,11 +31,21 @@ export interface RelayOptions {
 const trimEveryMs = 60_000
 
 /** Starts numbering; `main.ts` stops it before it closes the database. */
-export function startRelay({ events, sign, log, pollMs, retainMs, now }: RelayOptions): Relay {
+export function startRelay({
+  events,
+  sign,
+  onHeld,
+  log,
+  pollMs,
+  retainMs,
+  now,
+}: RelayOptions): Relay {
   const bell = createBell()
   let stopped = false
   let failing = false
   let trimmedAt = -Infinity
+  /** What this primary numbered last: a database that has less was put in its place. */
+  let known: LogHead | undefined
 
   const trimWhenDue = async () => {
     const time = now().getTime()
@@ -41,7 +56,17 @@ export function startRelay({ events, sign, log, pollMs, retainMs, now }: RelayOp
 
   const numberAll = async () => {
     let full = await events.waiting()
-    while (full && !stopped) full = (await events.number(sign)).full
+    while (full && !stopped) {
+      let next: LogHead | undefined
+      const signNext = (head: LogHead): Envelope => {
+        next = head
+        return sign(head)
+      }
+      const numbered = await events.number(signNext, known)
+      if (numbered.held === true) onHeld?.(known)
+      known = next ?? known
+      full = numbered.full
+    }
     await trimWhenDue()
   }
 

@@ -34,6 +34,8 @@ export interface Tail {
   read(seq: number): Promise<readonly FramedBatch[]>
   /** Reads on now, not when it is next woken. */
   readOn(): Promise<void>
+  /** Keeps nothing of what it read: what signed it may count no more. */
+  forget(): void
   /** Calls back when there is more. Returns how to stop. */
   onGrown(listener: () => void): () => void
   wake(): void
@@ -123,6 +125,7 @@ export async function startTail({ events, log, pollMs, keepBytes }: TailOptions)
       await reading?.catch(() => undefined)
       await readOnce()
     },
+    forget,
     onGrown(listener) {
       listeners.add(listener)
       return () => void listeners.delete(listener)

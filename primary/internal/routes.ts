@@ -21,8 +21,11 @@ export interface InternalRouteDeps extends IdentifyDeps {
   readonly leases: Leases
   readonly snapshots: StreamSnapshots
   readonly takeReport: TakeReport
+  /** Whether the log is behind itself: nothing is told of it then. */
+  readonly isHeld: () => boolean
 }
 
+const heldMessage = 'the log is behind itself: it goes on when an administrator says so'
 const maxLeaseBytes = 256 * 1024
 /** Of `maxReportedPulls` lines, as long as they may be. */
 const maxReportBytes = 1024 * 1024
@@ -33,6 +36,13 @@ const leaseModel = Compile(
   Type.Object({
     nonce: Type.String({ pattern: '^[A-Za-z0-9_-]{22}$' }),
     applied: place,
+    proof: Type.Optional(
+      Type.Object({
+        payloadType: word(128),
+        payload: word(2048),
+        signatures: Type.Array(Type.Object({ keyid: word(128), sig: word(256) }), { maxItems: 8 }),
+      }),
+    ),
     heldSeq: count,
     waitingBytes: count,
     peerUrl: Type.Optional(Type.String({ pattern: '^https://[A-Za-z0-9.:_\\[\\]-]{1,255}$' })),
@@ -97,6 +107,8 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     const refusal = await deps.feeds.open({ edge, instance, address, from }, reply.raw)
     if (refusal === 'behind')
       throw new ApiError('CONFLICT', 'the log does not reach back to there: take snapshots')
+    if (refusal === 'held')
+      throw new ApiError('UNAVAILABLE', heldMessage, { headers: { 'Retry-After': '30' } })
     if (refusal === 'busy')
       throw new ApiError('UNAVAILABLE', 'many edges are catching up: try again soon', {
         headers: { 'Retry-After': '2' },
@@ -110,6 +122,8 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     // Out of scope is unknown.
     if (stream === undefined || !isEntitled(scope, stream))
       throw new ApiError('NOT_FOUND', 'there is no such stream')
+    if (deps.isHeld())
+      throw new ApiError('UNAVAILABLE', heldMessage, { headers: { 'Retry-After': '30' } })
     const { after } = request.query as { readonly after?: unknown }
     const lines = await deps.snapshots.open(stream, countOf(after ?? 0, 'after'))
     reply.hijack()

@@ -8,9 +8,9 @@ import { createHttpServer, type HttpServer } from '../../shared/http/server.ts'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { HttpMetrics } from '../../shared/observability/metrics.ts'
 import type { CertificateNames } from '../../shared/trust/names.ts'
-import type { PemPair } from '../../shared/trust/pki.ts'
 import type { PrimaryOptions } from '../config.ts'
 import type { CurrentKeys } from '../events/current-keys.ts'
+import type { CaRing } from '../store/keys.ts'
 import { keptCertificate } from './certificate.ts'
 import { internalRoutes, type InternalRouteDeps } from './routes.ts'
 
@@ -57,13 +57,14 @@ export async function createInternalServer({
     timeouts,
     limits,
   })
-  let issuer: PemPair | undefined
+  let known: CaRing | undefined
   /** No edge has a certificate before there is a CA: nobody is refused who could be let in. */
   const certify = async (): Promise<void> => {
-    issuer = keys.knownCa()
-    if (issuer === undefined) return
-    const { cert, key } = await keptCertificate(issuer, { folder, names, now: () => new Date() })
-    server.setMutual({ cert, key, ca: [issuer.cert] })
+    known = keys.knownCa()
+    if (known === undefined) return
+    const { issuing, trusted } = known
+    const { cert, key } = await keptCertificate(issuing, { folder, names, now: () => new Date() })
+    server.setMutual({ cert, key, ca: trusted })
   }
   const certifyAgain = (): Promise<void> =>
     certify().catch((err: unknown) =>
@@ -71,7 +72,7 @@ export async function createInternalServer({
     )
   void certifyAgain()
   keys.onRead(async () => {
-    if (keys.knownCa()?.cert !== issuer?.cert) await certifyAgain()
+    if (keys.knownCa()?.trusted.join('') !== known?.trusted.join('')) await certifyAgain()
   })
   internalRoutes(server.app, routes)
   const renewal = setInterval(() => void certifyAgain(), renewMs).unref()

@@ -2,7 +2,7 @@ import type { LeaseRequest } from '../../shared/replication/lease.ts'
 import type { Records } from './database.ts'
 
 /** What an edge last said of itself. */
-export interface EdgeState extends Omit<LeaseRequest, 'nonce' | 'peerUrl'> {
+export interface EdgeState extends Omit<LeaseRequest, 'nonce' | 'peerUrl' | 'proof'> {
   readonly edgeId: string
   readonly seenAt: Date
 }

@@ -54,15 +54,18 @@ export function createEvents(records: Records) {
      * Moves what the outbox holds into the log, in the order of its ids, and announces the new head. Who finds
      * the head locked waits for its holder.
      * @param sign signs where the log ends by then; it is asked for each batch
-     * @returns how many were moved; `full` when more may be waiting
+     * @param known how far the log is known to be
+     * @returns how many were moved; `full` when more may be waiting; `held` when the log is behind itself: nothing is
+     *   numbered then
      */
     number(
       sign: (head: LogHead) => Envelope,
-    ): Promise<{ readonly moved: number; readonly full: boolean }> {
+      known?: LogPlace,
+    ): Promise<{ readonly moved: number; readonly full: boolean; readonly held?: boolean }> {
       return records.transaction().execute(async (trx) => {
         const head = await trx
           .selectFrom('event_head')
-          .select(['epoch', 'seq', 'header_hash'])
+          .select(['epoch', 'seq', 'header_hash', 'behind'])
           .select(
             sql`set_config('idle_in_transaction_session_timeout', ${String(silenceMs)}, true)`.as(
               'silence',
@@ -70,6 +73,8 @@ export function createEvents(records: Records) {
           )
           .forUpdate()
           .executeTakeFirstOrThrow()
+        if (head.behind !== null || isBehind(head, known))
+          return { moved: 0, full: false, held: true }
         // A statement of its own, after the lock: it sees all that was committed while we waited for it.
         const rows = await trx
           .deleteFrom('outbox')
@@ -189,6 +194,12 @@ export function createEvents(records: Records) {
      */
     trim(before: Date): Promise<number> {
       return records.transaction().execute(async (trx) => {
+        const { behind } = await trx
+          .selectFrom('event_head')
+          .select('behind')
+          .executeTakeFirstOrThrow()
+        // What is left of a log that was found to be behind is all that it can be compared by.
+        if (behind !== null) return 0
         const { seq } = await trx
           .selectFrom('events')
           .select((row) => row.fn.max('seq').as('seq'))
@@ -202,6 +213,11 @@ export function createEvents(records: Records) {
       })
     },
   }
+}
+
+function isBehind(head: LogPlace, known: LogPlace | undefined): boolean {
+  if (known === undefined) return false
+  return head.epoch < known.epoch || (head.epoch === known.epoch && head.seq < known.seq)
 }
 
 interface OutboxRow {

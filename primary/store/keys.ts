@@ -1,16 +1,26 @@
 import { createPrivateKey, generateKeyPairSync, randomUUID, X509Certificate } from 'node:crypto'
-import { sql, type Transaction } from 'kysely'
+import { sql, type Insertable, type Transaction } from 'kysely'
 import type { PublicKeys, SigningKey } from '../../shared/auth/token.ts'
 import { createCa, type PemPair } from '../../shared/trust/pki.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
 import type { Records } from './database.ts'
 import { appendEvents } from './outbox.ts'
-import type { Schema } from './schema.ts'
+import type { KeysTable, Schema } from './schema.ts'
+
+/** Also within a transaction. */
+type Reading = Records | Transaction<Schema>
 
 /** The keys of one purpose: the one that signs, and all that verify. */
 export interface KeyRing {
   readonly signing: SigningKey
   readonly public: PublicKeys
+}
+
+/** The edges' own CAs: the one that issues, and all by whose certificates edges are let in. */
+export interface CaRing {
+  readonly issuing: PemPair
+  /** PEM; the one that issues comes first. */
+  readonly trusted: readonly string[]
 }
 
 /** What a key signs: tokens, the log, or what is said of the other keys. Each is a key of its own. */
@@ -21,14 +31,13 @@ export function createKeys(records: Records, secrets: Secrets) {
   return {
     /** The keys of a purpose; the first primary to ask makes the first one. */
     async ring(purpose: SigningPurpose, now: Date): Promise<KeyRing> {
-      return (await read(records, { secrets, purpose })) ?? create(records, secrets, purpose, now)
+      return (
+        (await readRing(records, { secrets, purpose })) ?? create(records, secrets, purpose, now)
+      )
     },
 
-    /** The edges' own CA, or undefined while no edge was to join. */
-    findCa: (): Promise<PemPair | undefined> => readCa(records, secrets),
-
     /** The edges' own CA; who first needs it makes it. */
-    async ca(now: Date): Promise<PemPair> {
+    async ca(now: Date): Promise<CaRing> {
       const known = await readCa(records, secrets)
       if (known !== undefined) return known
       // Before the lock: it takes a good part of a second.
@@ -44,16 +53,12 @@ export function createKeys(records: Records, secrets: Secrets) {
 const algorithm = 'ES256'
 const labelOf = (purpose: SigningPurpose | 'ca', id: string) => `${purpose} key ${id}`
 
-async function read(
-  records: Records,
+/** The keys of a purpose, as they are; undefined while there are none. */
+export async function readRing(
+  records: Reading,
   { secrets, purpose }: { readonly secrets: Secrets; readonly purpose: SigningPurpose },
 ): Promise<KeyRing | undefined> {
-  const rows = await records
-    .selectFrom('keys')
-    .selectAll()
-    .where('purpose', '=', purpose)
-    .orderBy('created_at', 'desc')
-    .execute()
+  const rows = await rowsOf(records, purpose)
   const active = rows.find(({ state }) => state === 'active')
   if (active === undefined) return undefined
   const der = secrets.open(active.private_sealed, labelOf(purpose, active.id))
@@ -73,6 +78,17 @@ async function read(
   }
 }
 
+/** Also those that do not sign yet, or not any more: what verifies knows them. */
+function rowsOf(records: Reading, purpose: SigningPurpose | 'ca') {
+  return records
+    .selectFrom('keys')
+    .selectAll()
+    .where('purpose', '=', purpose)
+    .orderBy('created_at', 'desc')
+    .orderBy('id')
+    .execute()
+}
+
 async function create(
   records: Records,
   secrets: Secrets,
@@ -80,53 +96,111 @@ async function create(
   now: Date,
 ): Promise<KeyRing> {
   await records.transaction().execute((trx) => createFirst(trx, { secrets, purpose, now }))
-  const ring = await read(records, { secrets, purpose })
+  const ring = await readRing(records, { secrets, purpose })
   if (ring === undefined) throw new Error('the key that was just made is not there')
   return ring
 }
 
-async function readCa(records: Records, secrets: Secrets): Promise<PemPair | undefined> {
-  const row = await records
-    .selectFrom('keys')
-    .select(['id', 'public_jwk', 'private_sealed'])
-    .where('purpose', '=', 'ca')
-    .where('state', '=', 'active')
-    .executeTakeFirst()
-  if (row === undefined) return undefined
-  // [RFC 7517 §4.7]
-  const [der] = row.public_jwk['x5c'] as readonly [string]
+/** The edges' own CAs, as they are; undefined while no edge was to join. */
+export async function readCa(records: Reading, secrets: Secrets): Promise<CaRing | undefined> {
+  const rows = await rowsOf(records, 'ca')
+  const active = rows.find(({ state }) => state === 'active')
+  if (active === undefined) return undefined
   const key = createPrivateKey({
-    key: secrets.open(row.private_sealed, labelOf('ca', row.id)),
+    key: secrets.open(active.private_sealed, labelOf('ca', active.id)),
     format: 'der',
     type: 'pkcs8',
   })
+  const cert = certificateOf(active.public_jwk)
+  const others = rows.filter((row) => row !== active).map((row) => certificateOf(row.public_jwk))
   return {
-    cert: new X509Certificate(Buffer.from(der, 'base64')).toString(),
-    key: key.export({ format: 'pem', type: 'pkcs8' }).toString(),
+    issuing: { cert, key: key.export({ format: 'pem', type: 'pkcs8' }).toString() },
+    trusted: [cert, ...others],
   }
+}
+
+/** PEM. [RFC 7517 §4.7] */
+export function certificateOf(jwk: Readonly<Record<string, unknown>>): string {
+  const [der] = jwk['x5c'] as readonly [string]
+  return new X509Certificate(Buffer.from(der, 'base64')).toString()
 }
 
 async function createFirstCa(
   trx: Transaction<Schema>,
   { secrets, made, now }: { readonly secrets: Secrets; readonly made: PemPair; readonly now: Date },
 ): Promise<void> {
-  if (!(await isFirst(trx, 'ca'))) return
+  if (await isFirst(trx, 'ca')) await insertCa(trx, { secrets, made, state: 'active', now })
+}
+
+/** Writes a CA, in the transaction that decided it. @returns its id */
+export async function insertCa(
+  trx: Transaction<Schema>,
+  { secrets, made, state, now }: NewKey & { readonly made: PemPair },
+): Promise<string> {
   const id = randomUUID()
   const der = new X509Certificate(made.cert).raw.toString('base64')
   const key = createPrivateKey(made.key).export({ format: 'der', type: 'pkcs8' })
-  await trx
-    .insertInto('keys')
-    .values({
+  await insert(trx, {
+    row: {
       id,
       purpose: 'ca',
       algorithm: 'RS256',
       public_jwk: JSON.stringify({ x5c: [der] }),
       private_sealed: secrets.seal(key, labelOf('ca', id)),
-      state: 'active',
-      created_at: now,
-    })
+    },
+    state,
+    now,
+  })
+  return id
+}
+
+/** Makes a key that signs, in the transaction that decided it. @returns its id */
+export async function insertKey(
+  trx: Transaction<Schema>,
+  { secrets, purpose, state, now }: NewKey & { readonly purpose: SigningPurpose },
+): Promise<string> {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const id = randomUUID()
+  const der = privateKey.export({ format: 'der', type: 'pkcs8' })
+  await insert(trx, {
+    row: {
+      id,
+      purpose,
+      algorithm,
+      public_jwk: JSON.stringify(publicKey.export({ format: 'jwk' })),
+      private_sealed: secrets.seal(der, labelOf(purpose, id)),
+    },
+    state,
+    now,
+  })
+  return id
+}
+
+async function insert(
+  trx: Transaction<Schema>,
+  {
+    row,
+    state,
+    now,
+  }: Pick<NewKey, 'state' | 'now'> & {
+    readonly row: Pick<
+      Insertable<KeysTable>,
+      'id' | 'purpose' | 'algorithm' | 'public_jwk' | 'private_sealed'
+    >
+  },
+): Promise<void> {
+  const { id, purpose } = row
+  await trx
+    .insertInto('keys')
+    .values({ ...row, state, created_at: now, changed_at: now })
     .execute()
-  await appendEvents(trx, [{ type: 'key', keyId: id, purpose: 'ca', state: 'active' }], now)
+  await appendEvents(trx, [{ type: 'key', keyId: id, purpose, state }], now)
+}
+
+interface NewKey {
+  readonly secrets: Secrets
+  readonly state: 'next' | 'active'
+  readonly now: Date
 }
 
 /** Whether there is no such key yet. Primaries that start together must agree on one: call it in the transaction that writes it. */
@@ -149,23 +223,5 @@ async function createFirst(
     now,
   }: { readonly secrets: Secrets; readonly purpose: SigningPurpose; readonly now: Date },
 ): Promise<void> {
-  if (!(await isFirst(trx, purpose))) return
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const id = randomUUID()
-  await trx
-    .insertInto('keys')
-    .values({
-      id,
-      purpose,
-      algorithm,
-      public_jwk: JSON.stringify(publicKey.export({ format: 'jwk' })),
-      private_sealed: secrets.seal(
-        privateKey.export({ format: 'der', type: 'pkcs8' }),
-        labelOf(purpose, id),
-      ),
-      state: 'active',
-      created_at: now,
-    })
-    .execute()
-  await appendEvents(trx, [{ type: 'key', keyId: id, purpose, state: 'active' }], now)
+  if (await isFirst(trx, purpose)) await insertKey(trx, { secrets, purpose, state: 'active', now })
 }

@@ -1,6 +1,7 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { EdgeSelector, EventStream } from '../../shared/replication/events.ts'
 import type { EdgeReport } from '../../shared/replication/lease.ts'
+import type { LogBehind } from './log-mark.ts'
 
 /** Written as Date or left to the column's default, read as Date. */
 type Instant = ColumnType<Date, Date | undefined, Date>
@@ -172,8 +173,11 @@ export interface KeysTable {
   public_jwk: ColumnType<Record<string, unknown>, string, string>
   /** Sealed under the key file. */
   private_sealed: Buffer
-  state: 'active' | 'retired'
+  /** `next` is told of and does not sign yet; `retired` does not sign any more, and what it signed counts. */
+  state: 'next' | 'active' | 'retired'
   created_at: Instant
+  /** When it came to be what it is now. */
+  changed_at: Instant
 }
 
 export interface AuditTable {
@@ -213,6 +217,8 @@ export interface EventHeadTable {
   epoch: number
   seq: Big
   header_hash: Buffer
+  /** What shows that there was more of the log than this: nothing is numbered before that is accepted. */
+  behind: ColumnType<LogBehind | null, string | null | undefined, string | null>
 }
 
 /** The signature over the header of a batch's last event: an envelope of a log key. */

@@ -80,6 +80,7 @@ export function createTags(records: Records) {
         )
         .select(['h.epoch', 'h.seq', 't.digest'])
         .where('t.deleted_at', 'is', null)
+        .where('h.behind', 'is', null)
         .where(({ not, exists, selectFrom }) =>
           not(
             exists(selectFrom('outbox').select('id').where('stream', '=', `project:${projectId}`)),

@@ -54,11 +54,11 @@ export function tokenRoutes(app: FastifyInstance, deps: TokenRouteDeps): void {
         .send(JSON.stringify(deps.keys()))
     })
     scope.get('/service/trust', open, async (_request, reply) => {
-      const { root, envelope } = deps.trust()
+      const { root, envelope, rotations } = deps.trust()
       return reply
         .header('Cache-Control', 'no-store')
         .type('application/json')
-        .send(JSON.stringify({ root, list: envelope, internal_url: deps.internalUrl() }))
+        .send(JSON.stringify({ root, list: envelope, rotations, internal_url: deps.internalUrl() }))
     })
     done()
   })

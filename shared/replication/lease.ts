@@ -1,3 +1,4 @@
+import type { Envelope } from '../trust/statement.ts'
 import type { LogPlace } from './chain.ts'
 
 /** How long an edge may answer by what it knows, from when it asked. Milliseconds. */
@@ -9,6 +10,8 @@ export interface LeaseRequest {
   readonly nonce: string
   /** The last event whose statements it has recorded. */
   readonly applied: LogPlace
+  /** The end of the last batch, as the log's key signed it: a primary whose database is older sees that by it. */
+  readonly proof?: Envelope
   /** Up to here it holds what rules selected for it, or has given up on it. */
   readonly heldSeq: number
   /** Of what is still to come. */

@@ -12,6 +12,7 @@ import { createLabelService } from '../../primary/catalog/labels.ts'
 import { createEnrolment } from '../../primary/edges/enrolment.ts'
 import { createInventory } from '../../primary/edges/inventory.ts'
 import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-keys.ts'
+import { createRotation } from '../../primary/keys/rotation.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
 import { createExecutionService } from '../../primary/replication/executions.ts'
 import { addRooms, type Rooms } from '../../primary/server.ts'
@@ -25,7 +26,9 @@ import { createEdges } from '../../primary/store/edges.ts'
 import { createEvents } from '../../primary/store/events.ts'
 import { createExecutions } from '../../primary/store/executions.ts'
 import { createJoinTokens } from '../../primary/store/join-tokens.ts'
+import { createKeyRotation } from '../../primary/store/key-rotation.ts'
 import { createLabels } from '../../primary/store/labels.ts'
+import { createLogMarks } from '../../primary/store/log-mark.ts'
 import { createMembers } from '../../primary/store/members.ts'
 import { createPolicies } from '../../primary/store/policies.ts'
 import { createProjects } from '../../primary/store/projects.ts'
@@ -46,7 +49,7 @@ import {
   type SigningKey,
 } from '../../shared/auth/token.ts'
 import { createLogger } from '../../shared/observability/log.ts'
-import { createSecrets } from '../../shared/trust/secrets.ts'
+import { createSecrets, type Secrets } from '../../shared/trust/secrets.ts'
 import { startHttpServer, type TestServer } from './http-server.ts'
 import { createTestDatabase } from './postgres.ts'
 
@@ -185,6 +188,7 @@ export async function startAdmin(
       robots,
       now,
     },
+    keys: { rotation: createTestRotation(records, logKeys.secrets), now },
     replication: {
       registries,
       policies,
@@ -259,12 +263,16 @@ const noRegistry = new Proxy(
 ) as Rooms['registry']
 
 /** The keys of a log that nobody signs here: made when an edge is to join. */
-function lazyKeys(records: Records): Pick<CurrentKeys, 'trust' | 'edgeCa'> {
+function lazyKeys(
+  records: Records,
+): Pick<CurrentKeys, 'trust' | 'edgeCa'> & { readonly secrets: Secrets } {
+  const secrets = createSecrets(randomBytes(32))
   let opened: CurrentKeys | undefined
   return {
+    secrets,
     async edgeCa() {
       opened ??= await openCurrentKeys(records, {
-        secrets: createSecrets(randomBytes(32)),
+        secrets,
         issuer: 'test',
         log: createLogger({ level: 'error', write: () => undefined }),
       })
@@ -275,6 +283,25 @@ function lazyKeys(records: Records): Pick<CurrentKeys, 'trust' | 'edgeCa'> {
       return opened.trust()
     },
   }
+}
+
+/** Of a log that is never behind. */
+function createTestRotation(records: Records, secrets: Secrets) {
+  const store = { readRecord: async () => undefined, writeRecord: async () => true }
+  const marks = createLogMarks(records, store)
+  return createRotation({
+    store: createKeyRotation(records, { issuer: 'test', secrets }),
+    keys: { refresh: () => Promise.resolve() },
+    highWater: {
+      behind: () => undefined,
+      state: marks.state,
+      accept: (options, deed) => marks.accept(options, deed),
+    },
+    aheadMs: 60_000,
+    retainMs: 60_000,
+    log: createLogger({ level: 'error', write: () => undefined }),
+    now: Date.now,
+  })
 }
 
 export type Admin = Awaited<ReturnType<typeof startAdmin>>

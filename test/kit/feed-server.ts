@@ -48,6 +48,8 @@ export interface FeedServer {
   alterLease(change: ((lease: Lease) => object) | undefined): void
   alterSnapshot(change: ((lines: readonly string[]) => readonly string[]) | undefined): void
   alterTrust(change: ((list: TrustList) => Envelope) | undefined): void
+  /** Has the log's key sign another epoch, whatever the root says. */
+  setEpoch(epoch: number): void
   /** Ends the feeds that are open; new ones may come. */
   cut(): void
 }
@@ -206,6 +208,9 @@ export async function startFeedServer(
     },
     alterTrust(change) {
       alterTrust = change
+    },
+    setEpoch(epoch) {
+      head = { ...head, epoch }
     },
     cut() {
       for (const { response } of feeds) response.destroy()

@@ -95,7 +95,7 @@ async function takeSnapshot(
     const seq = log.at({ project, tag }, log.seq)
     if (seq > 0) await writer.take({ repository, tag, digest: digestOf(seq) })
   }
-  await writer.commit({ stream: streamOf(project), seq: log.seq, ahead: [] })
+  await writer.commit({ stream: streamOf(project), epoch: 1, seq: log.seq, ahead: [] })
 }
 
 const seqOf = (digest: Digest | undefined) =>

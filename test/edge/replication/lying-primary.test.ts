@@ -209,6 +209,20 @@ describe('a primary that is not itself', () => {
     await waitFor('what was kept back', () => stand.answer() === digest(5))
   })
 
+  test('cannot begin an epoch by a key of the log', async (t) => {
+    const stand = await start(t, (server) => server.setEpoch(2))
+    const { server } = stand
+    await refusalIn(stand, { pattern: /the lease is of epoch 2, which the root did not announce/ })
+    server.alterLease((lease) => ({ ...lease, head: { ...lease.head, epoch: 1 } }))
+    await refusalIn(stand, {
+      pattern: /the snapshot of system is of epoch 2, which the root did not announce/,
+    })
+    assert.equal(stand.answer(), undefined)
+    server.setEpoch(1)
+    server.alterLease(undefined)
+    await waitFor('the truth', () => stand.answer() === digest(1))
+  })
+
   test('cannot name the keys of the log by a key of the log', async (t) => {
     const stand = await start(t, (server) =>
       server.alterTrust((list) =>

@@ -310,6 +310,13 @@ const table: Readonly<Record<string, readonly Row[]>> = {
   ],
   'POST /edges/:edge_id/resume': [{ path: '/edges/none/resume', may: 'sysadmin', answers: [404] }],
   'DELETE /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
+  'GET /keys': [{ path: '/keys', may: 'sysadmin' }],
+  'POST /keys/rotate': [
+    { path: '/keys/rotate', may: 'sysadmin', body: { purpose: 'edge-ca' }, answers: [412] },
+  ],
+  'GET /keys/epoch': [{ path: '/keys/epoch', may: 'sysadmin' }],
+  'POST /keys/epoch': [{ path: '/keys/epoch', may: 'sysadmin', body: {}, answers: [409] }],
+  'DELETE /keys/:key_id': [{ path: '/keys/none', may: 'sysadmin', answers: [404] }],
   'GET /registries': [{ path: '/registries', may: 'sysadmin' }],
   'POST /registries': [
     {

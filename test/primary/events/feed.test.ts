@@ -32,8 +32,20 @@ async function createStand(t: TestContext) {
   const tail = await startTail({ events, log, pollMs: 3_600_000, keepBytes: 1 })
   const root = createTestRoot()
   const list = { version: 1, issuer: 'test', epoch: 1, root: root.trusted, log: [], ca: [] }
-  const trust = () => ({ root: root.trusted, list, envelope: signTrustList(root, []) })
-  const feeds = createFeeds({ tail, trust, log, onClone: () => undefined, now: () => 0 })
+  const trust = () => ({
+    root: root.trusted,
+    list,
+    envelope: signTrustList(root, []),
+    rotations: [],
+  })
+  const feeds = createFeeds({
+    tail,
+    trust,
+    isHeld: () => false,
+    log,
+    onClone: () => undefined,
+    now: () => 0,
+  })
   const server = createServer((request, response) => {
     const from = { epoch: 1, seq: Number((request.url ?? '').slice(1)) }
     void feeds.open({ edge, instance: 'i', address: '', from }, response).then((refusal) => {

@@ -1,0 +1,46 @@
+import { isRecord } from '../../../shared/config/parse.ts'
+import { defineCommand } from '../../command-line.ts'
+import { adminOptions } from '../edges/options.ts'
+
+/** `outport keys list` */
+export const list = defineCommand({
+  name: 'keys list',
+  summary: 'the signing keys and CAs of a primary, and whether its log is whole',
+  options: adminOptions,
+  async run(options) {
+    const { withAdminApi } = await import('../../admin-api.ts')
+    const { formatColumns } = await import('../edges/table.ts')
+    return withAdminApi(options, async (api) => {
+      const absent = 'this primary has no keys to show: check that --primary is an Outport primary'
+      const { text, json } = await api.call('/keys', { absent })
+      const epoch = (await api.call('/keys/epoch', { absent })).json
+      if (options.json) process.stdout.write(`${text.trimEnd()}\n`)
+      else process.stdout.write(formatColumns([head, ...rowsOf(json)]))
+      const behind = describeBehind(epoch)
+      if (behind !== undefined) process.stderr.write(behind)
+      return 0
+    })
+  },
+})
+
+const columns = ['purpose', 'state', 'creation_time', 'id', 'fingerprint'] as const
+const head = ['PURPOSE', 'STATE', 'CREATED', 'ID', 'FINGERPRINT']
+
+function rowsOf(value: unknown): readonly (readonly string[])[] {
+  if (!Array.isArray(value)) return []
+  return value
+    .filter(isRecord)
+    .map((key) => columns.map((column) => (typeof key[column] === 'string' ? key[column] : '')))
+}
+
+/** What to do where the log is behind, for people; undefined where it is whole. */
+function describeBehind(value: unknown): string | undefined {
+  const behind = isRecord(value) ? value['behind'] : undefined
+  if (!isRecord(value) || !isRecord(behind)) return undefined
+  const place = ({ epoch, seq }: Readonly<Record<string, unknown>>) =>
+    `event ${Number(seq)} of epoch ${Number(epoch)}`
+  return (
+    `The database is older than it was: the log ends at ${place(value)}, and was once at ${place(behind)}.\n` +
+    `Edges are told nothing until 'outport keys accept-epoch' has it go on; see docs/keys.md.\n`
+  )
+}

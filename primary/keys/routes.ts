@@ -1,0 +1,171 @@
+import Type from 'typebox'
+import { text, timestamp } from '../../shared/api/fields.ts'
+import type { AdminApi } from '../accounts/admin-api.ts'
+import type { Admitted } from '../accounts/guard.ts'
+import type { Deed } from '../store/audit.ts'
+import type { KeyInfo, KeyPurpose } from '../store/key-rotation.ts'
+import type { LogState } from '../store/log-mark.ts'
+import type { Rotation } from './rotation.ts'
+
+export interface KeyRouteDeps {
+  readonly rotation: Rotation
+  /** Epoch ms. */
+  readonly now: () => number
+}
+
+const tag = 'key'
+const shownPurposes = ['root', 'log', 'jwt', 'edge-ca'] as const
+type ShownPurpose = (typeof shownPurposes)[number]
+const purposeModel = Type.Union(
+  shownPurposes.map((purpose) => Type.Literal(purpose)),
+  { description: 'root names the others; log signs events; jwt signs tokens; edge-ca edges.' },
+)
+
+const keyModel = Type.Object({
+  id: Type.String(),
+  purpose: purposeModel,
+  state: Type.Union(
+    (['next', 'active', 'retired'] as const).map((state) => Type.Literal(state)),
+    {
+      description: 'next: told of, and does not sign yet. retired: what it signed still counts.',
+    },
+  ),
+  fingerprint: Type.String({ description: 'sha256, hex; of a CA: of its certificate.' }),
+  creation_time: timestamp,
+  update_time: timestamp,
+})
+
+const epochModel = Type.Object({
+  epoch: Type.Integer(),
+  seq: Type.Integer({ description: 'The last event.' }),
+  behind: Type.Optional(
+    Type.Object(
+      {
+        epoch: Type.Integer(),
+        seq: Type.Integer(),
+        shown_by: Type.String(),
+        since: timestamp,
+      },
+      {
+        description:
+          'The log was once as far as this: the database was restored. Edges are told nothing until a new epoch is accepted.',
+      },
+    ),
+  ),
+})
+
+/** The keys that everything is signed by, and the epoch of the log. */
+export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void {
+  const deedOf = ({ actor }: Admitted): Deed => ({ actor, now: new Date(now()) })
+
+  api.route({
+    method: 'GET',
+    path: '/keys',
+    tag,
+    summary: 'List the signing keys and CAs, without their private halves',
+    permission: { of: 'system', permission: 'key:list' },
+    responses: { 200: Type.Array(keyModel) },
+    handle: async () => ({ status: 200, body: (await rotation.list()).map(showKey) }),
+  })
+
+  api.route({
+    method: 'POST',
+    path: '/keys/rotate',
+    tag,
+    summary: 'Make the next key of a purpose, which takes the place of the one that signs now',
+    permission: { of: 'system', permission: 'key:create' },
+    body: Type.Object({
+      purpose: purposeModel,
+      at_once: Type.Optional(
+        Type.Boolean({
+          description:
+            'It signs from now on, for one that was stolen: what does not know it yet refuses it for seconds.',
+        }),
+      ),
+    }),
+    responses: {
+      200: Type.Object({ ...keyModel.properties, signs_from: Type.Optional(timestamp) }),
+    },
+    handle: async ({ body, admitted }) => {
+      const options = { atOnce: body.at_once ?? false }
+      const purpose = storedPurpose(body.purpose)
+      const { key, signsFrom } = await rotation.rotate(purpose, options, deedOf(admitted))
+      return {
+        status: 200,
+        body: { ...showKey(key), ...(signsFrom && { signs_from: signsFrom.toISOString() }) },
+      }
+    },
+  })
+
+  api.route({
+    method: 'GET',
+    path: '/keys/epoch',
+    tag,
+    summary: 'Get where the log is, and whether it was further once',
+    permission: { of: 'system', permission: 'key:list' },
+    responses: { 200: epochModel },
+    handle: async () => ({ status: 200, body: showLog(await rotation.log()) }),
+  })
+
+  api.route({
+    method: 'POST',
+    path: '/keys/epoch',
+    tag,
+    summary: 'Have the log go on in a new epoch, after its database was restored',
+    permission: { of: 'system', permission: 'key:create' },
+    body: Type.Object({
+      force: Type.Optional(
+        Type.Boolean({ description: 'Also where nothing shows that it was restored.' }),
+      ),
+    }),
+    responses: { 200: epochModel },
+    handle: async ({ body, admitted }) => {
+      const options = { force: body.force ?? false }
+      return { status: 200, body: showLog(await rotation.acceptEpoch(options, deedOf(admitted))) }
+    },
+  })
+
+  api.route({
+    method: 'DELETE',
+    path: '/keys/:key_id',
+    tag,
+    summary: 'End a key at once that does not sign any more: what it signed counts no more',
+    permission: { of: 'system', permission: 'key:delete' },
+    params: Type.Object({ key_id: text(64) }),
+    responses: { 200: undefined },
+    handle: async ({ params, admitted }) => {
+      await rotation.drop(params.key_id, deedOf(admitted))
+      return { status: 200 }
+    },
+  })
+}
+
+function storedPurpose(purpose: ShownPurpose): KeyPurpose {
+  return purpose === 'edge-ca' ? 'ca' : purpose
+}
+
+function showKey({ id, purpose, state, fingerprint, createdAt, changedAt }: KeyInfo) {
+  return {
+    id,
+    purpose: purpose === 'ca' ? ('edge-ca' as const) : purpose,
+    state,
+    fingerprint,
+    creation_time: createdAt.toISOString(),
+    update_time: changedAt.toISOString(),
+  }
+}
+
+function showLog({ epoch, seq, behind }: LogState) {
+  return {
+    epoch,
+    seq,
+    ...(behind && {
+      behind: {
+        epoch: behind.epoch,
+        seq: behind.seq,
+        shown_by: behind.shownBy,
+        since: behind.since,
+      },
+    }),
+  }
+}
