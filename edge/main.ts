@@ -431,7 +431,7 @@ async function startParts({
       },
       onLink: (link, over) => pulls?.sendOver(link, over),
       onRoster: () => peers.changed(),
-      onTokenKeys: () => keys.renew(),
+      onTokenKeys: () => access.renewKeys(),
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })

@@ -21,6 +21,8 @@ export interface Access {
   readonly isRevoked: Revocations['isRevoked']
   /** What tokens of this edge are for. */
   readonly audience: string
+  /** The primary's token keys are others now. */
+  renewKeys(): void
   close(): Promise<void>
 }
 
@@ -69,5 +71,12 @@ export async function openAccess(deps: AccessDeps): Promise<Access> {
     limit: createLogInLimit({ failures: failuresAMinute, windowMs: 60_000, now }),
     now,
   })
-  return { verifier, relay, isRevoked, audience, close: () => seen.flush() }
+  return {
+    verifier,
+    relay,
+    isRevoked,
+    audience,
+    renewKeys: primaryKeys.renew,
+    close: () => seen.flush(),
+  }
 }
