@@ -1,7 +1,5 @@
 import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import { ApiError } from '../../shared/api/errors.ts'
 import { acceptJson } from '../../shared/http/bodies.ts'
 import { requirePermissions } from '../../shared/http/permissions.ts'
@@ -11,6 +9,7 @@ import type { Feeds } from '../events/feed.ts'
 import type { Leases } from '../events/lease.ts'
 import type { StreamSnapshots } from '../store/snapshot-files.ts'
 import { createIdentify, type IdentifyDeps } from './identify.ts'
+import { isLeaseRequest } from './lease-request.ts'
 
 export interface InternalRouteDeps extends IdentifyDeps {
   readonly feeds: Feeds
@@ -19,34 +18,6 @@ export interface InternalRouteDeps extends IdentifyDeps {
 }
 
 const maxLeaseBytes = 256 * 1024
-const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-const place = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: count })
-const word = (maxLength: number) => Type.String({ maxLength })
-const leaseModel = Compile(
-  Type.Object({
-    nonce: Type.String({ pattern: '^[A-Za-z0-9_-]{22}$' }),
-    applied: place,
-    heldSeq: count,
-    waitingBytes: count,
-    peerUrl: Type.Optional(Type.String({ pattern: '^https://[A-Za-z0-9.:_\\[\\]-]{1,255}$' })),
-    report: Type.Object({
-      version: word(64),
-      clock: count,
-      cacheBytes: count,
-      cacheSizeBytes: count,
-      hits: count,
-      misses: count,
-      servedBytes: count,
-      url: word(512),
-      lastError: word(512),
-      failures: Type.Array(
-        Type.Object({ ruleId: count, repositoryId: count, digest: word(160), reason: word(256) }),
-        { maxItems: 200 },
-      ),
-    }),
-  }),
-)
-
 /** What edges alone may ask for, by their certificates. Each request is authorised against the roster as it is now. */
 export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): void {
   requirePermissions(app)
@@ -91,8 +62,7 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     scope.post(internalPaths.lease, edges, async (request, reply) => {
       const edge = await identify(request.raw)
       const { body } = request
-      if (!leaseModel.Check(body))
-        throw new ApiError('BAD_REQUEST', 'this is no request for a lease')
+      if (!isLeaseRequest(body)) throw new ApiError('BAD_REQUEST', 'this is no request for a lease')
       return reply
         .header('Cache-Control', 'no-store')
         .type('application/json')

@@ -135,8 +135,15 @@ export interface RosterEdge {
   /** `*`, or the ids of the projects that it may read. */
   readonly scope: '*' | readonly number[]
   readonly suspended: boolean
+  /** It leaves: nobody is sent there any more. Absent: it does not. */
+  readonly draining?: boolean
   /** Where other edges of its site reach it; absent: they do not. */
   readonly peerUrl?: string
+}
+
+/** Whether clients, and other edges, may be sent to an edge. */
+export function takesRequests({ suspended, draining }: RosterEdge): boolean {
+  return !suspended && draining !== true
 }
 
 /** A replication rule as its edges know it: they see themselves whether it selects them. */
