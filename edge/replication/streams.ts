@@ -3,6 +3,7 @@ import type { KeyObject } from 'node:crypto'
 import type { LogHead } from '../../shared/replication/chain.ts'
 import type { EventStream } from '../../shared/replication/events.ts'
 import {
+  lineReadabilityOf,
   maxLineBytes,
   type SnapshotLine,
   type SnapshotStatement,
@@ -12,6 +13,7 @@ import { createTurns as createFetchTurns } from '../../shared/http/turns.ts'
 import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
+import { NewerVersionError } from './newer.ts'
 import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
 
 export interface StreamsDeps {
@@ -171,7 +173,12 @@ async function readSnapshot(
       const line = JSON.parse(text) as SnapshotLine | { readonly signed: unknown }
       if (!('signed' in line)) {
         hash.update(`${text}\n`)
-        await writer.take(line)
+        const readability = lineReadabilityOf(line)
+        if (readability === 'known') await writer.take(line)
+        if (readability === 'newer')
+          throw new NewerVersionError(
+            `the state of ${stream} has a ${Object.keys(line).join(', ')}`,
+          )
         continue
       }
       const statement = openStatement(statementTypes.snapshot, line.signed, keyOf)
