@@ -192,6 +192,8 @@ export interface ShownEdge {
   readonly scope: '*' | readonly string[]
   readonly acceptPeople: boolean
   readonly state: string
+  /** Why it is suspended, where no administrator did it; else empty. */
+  readonly reason: string
   /** Undefined: it was never heard of. */
   readonly status: ShownStatus | undefined
   readonly enrolled: boolean
@@ -204,6 +206,9 @@ export interface ShownStatus {
   readonly version: string
   readonly lastSeen: string
   readonly lastError: string
+  /** Empty: it does not say. */
+  readonly lastErrorAt: string
+  readonly transfers: number | undefined
   readonly lagEvents: number | undefined
   readonly lagSeconds: number | undefined
   readonly heldLagEvents: number | undefined
@@ -232,6 +237,7 @@ export function readEdge(value: unknown): ShownEdge {
     scope: Array.isArray(scope) ? scope.map(textOf) : '*',
     acceptPeople: fields['accept_people'] === true,
     state: text('state'),
+    reason: text('reason'),
     status: readStatus(fields['status']),
     enrolled: fields['enrolled'] === true,
     created: text('creation_time'),
@@ -250,6 +256,8 @@ function readStatus(value: unknown): ShownStatus | undefined {
     version: text('version'),
     lastSeen: text('last_seen'),
     lastError: text('last_error'),
+    lastErrorAt: text('last_error_at'),
+    transfers: number('transfers'),
     lagEvents: number('lag_events'),
     lagSeconds: number('lag_seconds'),
     heldLagEvents: number('held_lag_events'),

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import packageJson from '../package.json' with { type: 'json' }
 import { atPortOf } from '../shared/config/server-options.ts'
 import { announce, type Announced } from '../shared/discovery/registration.ts'
@@ -6,6 +7,7 @@ import { readSecretFile } from '../shared/files/text-file.ts'
 import type { FillOutcome } from '../shared/fill/fill-options.ts'
 import { createFills, type Fills } from '../shared/fill/fills.ts'
 import { createMetricsServer } from '../shared/http/metrics-server.ts'
+import { isReady, lookAt } from '../shared/http/readiness.ts'
 import { createBlobSender } from '../shared/http/send-blob.ts'
 import type { HttpServer } from '../shared/http/server.ts'
 import type { Logger } from '../shared/observability/log.ts'
@@ -43,9 +45,12 @@ import { createPrefetch } from './mirror/prefetch.ts'
 import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
+import { createEdgeReadiness } from './readiness.ts'
+import { createLeaving, type Leaving } from './replication/leaving.ts'
 import { createPeerServer } from './peers/server.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
 import { createPullReports } from './replication/pull-reports.ts'
+import { createTrouble, type Trouble } from './replication/trouble.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
 import {
@@ -80,7 +85,11 @@ export async function startEdge(
     for (const close of closers.reverse()) await close()
   }
   const metrics = createMetrics('edge', { processMetrics })
-  const disk = createDiskHealth(log)
+  const trouble = createTrouble(Date.now)
+  const disk = createDiskHealth(log, () => performance.now(), {
+    onFailed: (err) => trouble.note('disk', err),
+    onWell: () => trouble.over('disk'),
+  })
   const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
   closers.push(() => hasher.close())
   const integrity = createIntegrityMetrics(metrics.registry)
@@ -119,6 +128,7 @@ export async function startEdge(
       signal,
       cache,
       disk,
+      trouble,
       hasher,
       closers,
       closeAll,
@@ -135,6 +145,7 @@ interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly metrics: Metrics
   readonly cache: Cache
   readonly disk: DiskHealth
+  readonly trouble: Trouble
   readonly hasher: Hasher
   readonly closers: (() => Promise<unknown> | void)[]
   readonly closeAll: () => Promise<void>
@@ -148,6 +159,7 @@ async function startParts({
   signal,
   cache,
   disk,
+  trouble,
   hasher,
   closers,
   closeAll,
@@ -185,6 +197,7 @@ async function startParts({
   const primaryLog = await openPrimaryLog({
     folder: join(data, 'edge'),
     upstream: primaryOf(edge).id,
+    trouble,
     log,
   })
   closers.push(() => primaryLog.close())
@@ -338,6 +351,12 @@ async function startParts({
     })
   }
 
+  const leavingRef: { current?: Leaving } = {}
+  const readiness = createEdgeReadiness({
+    diskFailure: disk.refusal,
+    logFailure: primaryLog.failure,
+    isLeaving: () => leavingRef.current?.isLeaving === true,
+  })
   const servers: HttpServer[] = []
   const { id: primaryId } = primaryOf(edge)
   const urls: Record<string, string> = {}
@@ -351,6 +370,7 @@ async function startParts({
         trustedProxies: edge.trusted_proxies,
         timeouts: edge.timeouts,
         limits: edge.limits,
+        readiness,
       },
       mirror: {
         registries: registriesOf(listener),
@@ -405,6 +425,7 @@ async function startParts({
           access: createPeerAccess({
             upstream: primaryOf(edge).id,
             statements: primaryLog.statements,
+            isFresh: () => primaryLog.freshness.isFresh(),
             isOpen: (upstream) => accessOf(upstream) === 'open',
           }),
           upstream: primaryOf(edge).id,
@@ -415,6 +436,20 @@ async function startParts({
     ports.push(Number(peerServer.listening.port))
     log.info({ listener: 'peers', url: peerServer.url }, 'listening')
   }
+  const leaving = await createLeaving({
+    isDraining: () => primaryLog.statements.edge(edge.id ?? '')?.draining === true,
+    register: () =>
+      announce(edge.consul, {
+        announced: announcedOf(edge, urls),
+        isHealthy: async () => isReady(await lookAt(readiness)),
+        log,
+      }),
+    transfers: httpMetrics.running,
+    onNews: () => primaryLog.report(),
+    log,
+  })
+  leavingRef.current = leaving
+  closers.push(() => leaving.close())
   if (identity !== undefined && edge.follow) {
     primaryLog.follow({
       edge: identity,
@@ -426,12 +461,21 @@ async function startParts({
         return {
           ...progress,
           ...(peerServer && { peerUrl: peerServer.url }),
-          report: { ...reportOf({ edge, metrics, cached }), failures },
+          report: {
+            ...reportOf({ edge, metrics, cached }),
+            ...trouble.last(),
+            transfers: httpMetrics.running(),
+            draining: leaving.isLeaving,
+            failures,
+          },
         }
       },
       onLink: (link, over) => pulls?.sendOver(link, over),
-      onRoster: () => peers.changed(),
       onTokenKeys: () => access.renewKeys(),
+      onRoster: () => {
+        peers.changed()
+        leaving.look()
+      },
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
@@ -439,25 +483,20 @@ async function startParts({
   const operator = await createMetricsServer({
     ...edge.metrics,
     registry,
-    // An upstream that is away is a metric, not a reason to send nobody here.
-    readiness: async () => [{ name: 'cache', ok: true }],
+    readiness,
     log,
   })
   closers.push(() => operator.close())
-  const registration = await announce(edge.consul, {
-    announced: announcedOf(edge, urls),
-    log,
-  })
-  closers.push(() => registration.close())
   return {
     urls,
     metrics: operator.url.origin,
     async stop(deadlineMs) {
-      // The servers first and together; what they still send may need everything else.
-      await Promise.all([
-        registration.close(),
-        ...servers.map((server) => server.drain(deadlineMs)),
-      ])
+      const begun = performance.now()
+      // Nobody is to be sent here when nobody is let in any more.
+      await Promise.race([leaving.close(), delay(deadlineMs, undefined, { ref: false })])
+      const leftMs = Math.max(0, deadlineMs - (performance.now() - begun))
+      // The servers together; what they still send may need everything else.
+      await Promise.all(servers.map((server) => server.drain(leftMs)))
       await closeAll()
     },
   }
@@ -492,7 +531,7 @@ function reportOf({
   readonly edge: EdgeOptions
   readonly metrics: EdgeMetrics
   readonly cached: CachedBlobs
-}): Omit<EdgeReport, 'failures'> {
+}): Omit<EdgeReport, 'failures' | 'lastError'> {
   const { hit, fill, bytes } = metrics.totals()
   return {
     version: packageJson.version,
@@ -503,7 +542,6 @@ function reportOf({
     misses: fill,
     servedBytes: bytes,
     url: edge.external_url ?? '',
-    lastError: '',
   }
 }
 

@@ -37,6 +37,7 @@ import { createServices, type Services } from './services.ts'
 import type { BlobStore } from './store/blobs.ts'
 import { migrate, openDatabase, type Database, type DatabaseAddress } from './store/database.ts'
 import { stopLeftPostgres } from './store/embedded-postgres.ts'
+import { createEdgeStandings } from './store/edge-standings.ts'
 import { createEdges } from './store/edges.ts'
 import { createEdgeStates } from './store/edge-states.ts'
 import { createEvents } from './store/events.ts'
@@ -403,6 +404,7 @@ async function startInternal({
   cleanup.add(() => tail.stop())
   follower.onChange(() => tail.wake())
   const edges = createEdges(records)
+  const standings = createEdgeStandings(records)
   const projects = createProjects(records)
   const signing = () => keys.logSigning()
   const isHeld = () => highWater.behind() !== undefined
@@ -430,7 +432,8 @@ async function startInternal({
     onClone: (id, addresses) => {
       log.error({ edge: id, addresses }, 'two machines are this edge by turns: it is suspended')
       const deed = { actor: { username: '', address: addresses.join(' ') }, now: new Date() }
-      edges.change(id, { state: 'suspended' }, deed).catch((err: unknown) => {
+      const reason = `two machines were this edge by turns, from ${addresses.join(' and ')}: its folder was copied`
+      standings.suspend(id, deed, { reason }).catch((err: unknown) => {
         log.error({ err, edge: id }, 'it could not be suspended')
       })
     },
@@ -514,13 +517,18 @@ async function bootstrap(
         `the credential file of the edge ${edge.id} is missing or empty: ${edge.credential_file}`,
       )
     }
-    const { unknown } = await bootstrap.ensureEdge({
+    const { unknown, isRevoked } = await bootstrap.ensureEdge({
       id: edge.id,
       name: edge.name ?? edge.id,
       secret,
       scope: edge.scope,
       acceptPeople: edge.accept_people,
     })
+    if (isRevoked)
+      log.warn(
+        { edge: edge.id },
+        `an edge of the configuration was revoked, and stays so: take it out of primary.edges, or let it back by 'outport edges resume ${edge.id}'`,
+      )
     if (unknown.length > 0)
       log.warn(
         { edge: edge.id, projects: unknown },

@@ -42,6 +42,7 @@ import type { BlobStore } from './store/blobs.ts'
 import { createCatalog } from './store/catalog.ts'
 import type { Records } from './store/database.ts'
 import { createEdgeStates } from './store/edge-states.ts'
+import { createEdgeStandings } from './store/edge-standings.ts'
 import { createEdges } from './store/edges.ts'
 import { createEvents } from './store/events.ts'
 import { createExecutions } from './store/executions.ts'
@@ -215,6 +216,7 @@ export function createServices(deps: ServiceDeps): Services {
       audit: { audit, projects },
       edges: {
         edges,
+        standings: createEdgeStandings(records),
         joinTokens,
         enrolment: createEnrolment({
           tokens: joinTokens,

@@ -1,4 +1,6 @@
 import { defineGroup } from '../command-line.ts'
+import { drain } from './edges/drain.ts'
+import { forget } from './edges/forget.ts'
 import { list } from './edges/list.ts'
 import { resume } from './edges/resume.ts'
 import { revoke } from './edges/revoke.ts'
@@ -15,7 +17,9 @@ export const edges = defineGroup('edges', 'the edges of a primary: enrol, look, 
   tokens,
   show,
   set,
+  drain,
   suspend,
   resume,
   revoke,
+  forget,
 ])

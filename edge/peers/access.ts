@@ -12,15 +12,23 @@ export interface PeerAccessDeps {
     Statements,
     'edge' | 'project' | 'projectIdOf' | 'repositoryId' | 'isGone'
   >
+  /** Whether this edge knows all that the primary has said: it holds a lease. */
+  readonly isFresh: () => boolean
   /** Whether an upstream's content may be read by everybody who reaches a listener. */
   readonly isOpen: (upstream: string) => boolean
 }
 
 /**
  * What other edges may have from this one: by their certificates, and by what the primary's roster says that they may
- * read. Out of scope is unknown. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
+ * read. Out of scope is unknown, and so is what not everybody may read while this edge is cut off: whether the other one
+ * was suspended, or may not read it any more, it could not hear. That one asks its next source. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
  */
-export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDeps): Authorise {
+export function createPeerAccess({
+  upstream,
+  statements,
+  isFresh,
+  isOpen,
+}: PeerAccessDeps): Authorise {
   const certifiedBy = createEdgeReader()
   const edgeOf = ({ connection }: EdgeCaller): RosterEdge => {
     const known = connection && certifiedBy(connection)
@@ -46,6 +54,7 @@ export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDep
         project !== undefined &&
         covers(scope, project) &&
         !statements.isGone(project) &&
+        (statements.project(project)?.public === true || isFresh()) &&
         statements.repositoryId(project, repository) !== undefined
       if (!isKnown) throw unknown()
       return Promise.resolve({ project, isPeer: true })

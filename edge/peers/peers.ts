@@ -1,6 +1,6 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import { isRepositoryName } from '../../shared/oci/reference.ts'
-import { covers, type RosterEdge } from '../../shared/replication/events.ts'
+import { covers, takesRequests, type RosterEdge } from '../../shared/replication/events.ts'
 import { createHomes, type Homes } from '../../shared/site/home.ts'
 import { edgeCertificateName } from '../../shared/trust/pki.ts'
 import type { ChooseProxy } from '../../shared/http/proxy.ts'
@@ -70,9 +70,9 @@ export function createPeers(deps: PeersDeps): Peers {
       me === undefined || me.site === ''
         ? []
         : (await statements.edges()).filter(
-            ({ site, suspended, peerUrl = '' }) =>
+            (edge) =>
               // What an edge says of itself is not always an address.
-              site === me.site && !suspended && URL.canParse(peerUrl),
+              edge.site === me.site && takesRequests(edge) && URL.canParse(edge.peerUrl ?? ''),
           )
     members = found.length
     homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))

@@ -5,6 +5,7 @@ import type { Logger } from '../../shared/observability/log.ts'
 import { createChainReader, type LogHead } from '../../shared/replication/chain.ts'
 import {
   isEntitled,
+  readabilityOf,
   streamOfText,
   type EventBody,
   type EventStream,
@@ -27,8 +28,10 @@ import {
   type LinkOptions,
   type PrimaryLink,
 } from './link.ts'
+import { NewerVersionError } from './newer.ts'
 import type { KnownEvent, Statements } from '../cache/statements.ts'
 import { createStreams, type Streams } from './streams.ts'
+import type { Trouble } from './trouble.ts'
 
 /** What an edge says of itself with each request for a lease. */
 export interface EdgeProgress {
@@ -55,12 +58,15 @@ export interface FollowDeps {
   readonly onApplied: (events: readonly KnownEvent[]) => void
   /** Told when a stream's whole state came, or went. */
   readonly onStreams: () => void
+  readonly trouble: Pick<Trouble, 'note' | 'over'>
   readonly log: Logger
 }
 
 export interface Following {
   /** Whether the log is being read now. */
   isConnected(): boolean
+  /** Why the primary gives this edge nothing, where it says so. */
+  refusal(): string | undefined
   /** Has the primary told how far this edge is, soon. */
   report(): void
   close(): Promise<void>
@@ -70,47 +76,67 @@ const longestPauseMs = 30_000
 /** A lease is renewed this often in its time. */
 const renewals = 3
 const retryMs = 2000
+/** Where this version can go no further it tries again so much later. */
+const haltMs = 600_000
 /** Progress is told this much later, with what else is then. */
 const reportMs = 250
 
 /** Follows the primary's log for as long as it runs, however often it breaks. */
 export function startFollowing(deps: FollowDeps): Following {
-  const { log, freshness } = deps
+  const { log, freshness, trouble } = deps
   const stopping = new AbortController()
   const instance = randomUUID()
   const reporter = createReporter()
   let connected = false
   let lostBefore: string | undefined
+  let refusal: string | undefined
 
+  const lost = (err: unknown): void => {
+    const reason = err instanceof Error ? err.message : String(err)
+    connected = false
+    trouble.note('log', err)
+    // Once for each kind of trouble, not for each attempt.
+    if (reason !== lostBefore)
+      log.warn({ reason }, 'the events of the primary do not come: tags are asked for one by one')
+    lostBefore = reason
+  }
   const run = async (): Promise<void> => {
     for (let failures = 0; !stopping.signal.aborted; failures++) {
       try {
-        await followOnce({ ...deps, instance, reporter, signal: stopping.signal }, () => {
-          connected = true
-          failures = 0
-          if (lostBefore !== undefined) log.info('the events of the primary come again')
-          lostBefore = undefined
-        })
+        await followOnce(
+          { ...deps, instance, reporter, signal: stopping.signal },
+          {
+            onConnected() {
+              connected = true
+              failures = 0
+              refusal = undefined
+              trouble.over('log')
+              if (lostBefore !== undefined) log.info('the events of the primary come again')
+              lostBefore = undefined
+            },
+            onHalted(error) {
+              // There is more than is recorded, whatever the last lease allowed.
+              freshness.end()
+              lost(error)
+            },
+          },
+        )
       } catch (err) {
         if (stopping.signal.aborted) return
         if (err instanceof ReconnectError) continue
-        const reason = err instanceof Error ? err.message : String(err)
-        if (err instanceof LinkRefusedError && err.status === 403) freshness.end()
-        // Once for each kind of trouble, not for each attempt.
-        if (reason !== lostBefore)
-          log.warn(
-            { reason },
-            'the events of the primary do not come: tags are asked for one by one',
-          )
-        lostBefore = reason
+        if (err instanceof LinkRefusedError && err.status === 403) {
+          freshness.end()
+          refusal = err.message
+        }
+        lost(err)
       }
-      connected = false
       await pause(failures, stopping.signal)
     }
   }
   const running = run()
   return {
     isConnected: () => connected,
+    refusal: () => refusal,
     report: () => reporter.report(),
     async close() {
       stopping.abort()
@@ -160,7 +186,17 @@ class ReconnectError extends Error {
 }
 
 /** One connection, from its beginning to what ends it, which is thrown. */
-async function followOnce(deps: Session, onConnected: () => void): Promise<void> {
+async function followOnce(
+  deps: Session,
+  {
+    onConnected,
+    onHalted,
+  }: {
+    readonly onConnected: () => void
+    /** Told what the log says that this version does not know. */
+    readonly onHalted: (error: NewerVersionError) => void
+  },
+): Promise<void> {
   const { url, envelope, rotations } = await askForTrust(deps.ask)
   // Before a certificate is asked for, which an older root would not vouch for.
   await deps.identity.take(envelope, rotations)
@@ -210,7 +246,15 @@ async function followOnce(deps: Session, onConnected: () => void): Promise<void>
             signal,
           }),
       },
-    )
+    ).catch((error: unknown) => {
+      if (!(error instanceof NewerVersionError) || signal.aborted) throw error
+      onHalted(error)
+      deps.reporter.report()
+      // Nothing more is recorded, and by its leases, which make nothing fresh, the primary hears why.
+      // Its log may be kept no longer, and a snapshot of today be understood.
+      const again = setTimeout(() => controller.abort(error), haltMs).unref()
+      return leases.finally(() => clearTimeout(again))
+    })
   } catch (error) {
     throw signal.aborted && signal.reason instanceof Error ? signal.reason : error
   } finally {
@@ -316,6 +360,7 @@ async function readFeed(
   const body = await openFeed(deps, from)
   const chain = createChainReader(from, deps.keyOf)
   let events: KnownEvent[] = []
+  let newer: NewerVersionError | undefined
   freshness.reached(from)
   onConnected()
   try {
@@ -326,9 +371,12 @@ async function readFeed(
         chain.take(line, line.body)
         const event = eventOf(line)
         if (event === undefined) refuseWithheld(line, deps)
-        else events.push(event)
+        else if (event instanceof NewerVersionError) newer ??= event
+        else if (event !== 'skip') events.push(event)
       } else if ('head' in line) {
         chain.close(line.head)
+        // Believed now: it is no liar's.
+        if (newer !== undefined) throw newer
         const batch = events
         events = []
         await streams.apply(batch, { ...chain.head, proof: line.head })
@@ -371,11 +419,22 @@ function refuseWithheld(
     throw new StatementError(`the body of event ${seq} was left out`)
 }
 
-function eventOf(line: Extract<FeedLine, { readonly seq: number }>): KnownEvent | undefined {
+/** @returns undefined for one whose body was left out; an error for what may not be passed by */
+function eventOf(
+  line: Extract<FeedLine, { readonly seq: number }>,
+): KnownEvent | NewerVersionError | 'skip' | undefined {
   const { seq, stream: text, bodyHash, body } = line
   const stream = streamOfText(text)
   if (body === undefined || stream === undefined) return undefined
-  const { fact, at } = JSON.parse(body) as EventBody
+  const read = JSON.parse(body) as EventBody
+  const { fact, at } = read
+  switch (readabilityOf(read)) {
+    case 'newer':
+      return new NewerVersionError(`event ${seq} of the log is a ${JSON.stringify(fact.type)}`)
+    case 'skip':
+      return 'skip'
+    case 'known':
+  }
   return { seq, stream, bodyHash, at: Date.parse(at), fact }
 }
 

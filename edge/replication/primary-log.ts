@@ -7,6 +7,7 @@ import { startFollowing, type FollowDeps, type Following } from './follow.ts'
 import { createFreshness, type Freshness } from './freshness.ts'
 import { createIdentity, type Identity, type OwnIdentity } from './identity.ts'
 import { createStated, type Stated } from './stated.ts'
+import type { Trouble } from './trouble.ts'
 import { createWanted, type Wanted, type WantedDeps, type WantedProgress } from './wanted.ts'
 import { openOrRemake } from '../cache/open.ts'
 import { openStatements, type Statements } from '../cache/statements.ts'
@@ -17,6 +18,10 @@ export interface PrimaryLog {
   readonly freshness: Freshness
   readonly stated: Stated
   isConnected(): boolean
+  /** Why it cannot be answered for the primary: nothing is known yet, or the primary refuses this edge. */
+  failure(): string | undefined
+  /** Has the primary told how this edge is, soon. */
+  report(): void
   /** By what this edge proves who it is, once it is known. */
   identity(): OwnIdentity | undefined
   /** Begins to fetch what rules bring; resolves when all that was recorded of it is known. */
@@ -29,7 +34,7 @@ export interface PrimaryLog {
   close(): Promise<void>
 }
 
-export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements' | 'onProgress'>
+export type BringDeps = Omit<WantedDeps, 'upstream' | 'statements' | 'onProgress' | 'onFailed'>
 
 export interface FollowLogDeps extends Pick<
   FollowDeps,
@@ -49,6 +54,7 @@ export interface PrimaryLogOptions {
   readonly folder: string
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
+  readonly trouble: Trouble
   readonly log: Logger
 }
 
@@ -56,6 +62,7 @@ export interface PrimaryLogOptions {
 export async function openPrimaryLog({
   folder,
   upstream,
+  trouble,
   log,
 }: PrimaryLogOptions): Promise<PrimaryLog> {
   const statements = await openOrRemake(join(folder, 'log'), {
@@ -80,6 +87,14 @@ export async function openPrimaryLog({
       now: Date.now,
     }),
     isConnected: () => following?.isConnected() === true,
+    failure() {
+      if (following === undefined) return undefined
+      const isNew = statements.cursor === undefined
+      return (
+        following.refusal() ?? (isNew ? 'the primary has not told yet what there is' : undefined)
+      )
+    },
+    report: () => following?.report(),
     identity: () => own,
     async bring(deps) {
       wanted = createWanted({
@@ -87,6 +102,8 @@ export async function openPrimaryLog({
         upstream,
         statements,
         onProgress: () => following?.report(),
+        // Whether it lasts, its failures say.
+        onFailed: (err) => trouble.note('rules', err, { isOver: true }),
       })
       await wanted.readAgain()
     },
@@ -126,6 +143,7 @@ export async function openPrimaryLog({
           onRoster()
           void wanted?.readAgain()
         },
+        trouble,
         log,
       })
     },

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import type { KeyObject } from 'node:crypto'
 import type { EventStream } from '../../shared/replication/events.ts'
 import {
+  lineReadabilityOf,
   maxLineBytes,
   type SnapshotLine,
   type SnapshotStatement,
@@ -12,6 +13,7 @@ import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
 import type { KnownEvent, RecordedHead, SnapshotWriter, Statements } from '../cache/statements.ts'
+import { NewerVersionError } from './newer.ts'
 
 export interface StreamsDeps {
   readonly statements: Statements
@@ -177,7 +179,12 @@ async function readSnapshot(
       const line = JSON.parse(text) as SnapshotLine | { readonly signed: unknown }
       if (!('signed' in line)) {
         hash.update(`${text}\n`)
-        await writer.take(line)
+        const readability = lineReadabilityOf(line)
+        if (readability === 'known') await writer.take(line)
+        if (readability === 'newer')
+          throw new NewerVersionError(
+            `the state of ${stream} has a ${Object.keys(line).join(', ')}`,
+          )
         continue
       }
       const statement = openStatement(statementTypes.snapshot, line.signed, keyOf)

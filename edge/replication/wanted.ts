@@ -52,6 +52,8 @@ export interface WantedDeps {
   readonly pin: () => Promise<void>
   /** Told when it is further, or has given up on something: the primary may want to know. */
   readonly onProgress: () => void
+  /** Told why something could not be got, each time. */
+  readonly onFailed: (error: unknown) => void
   /** Told of what a rule brought, once it is all here. */
   readonly onHeld: (selection: Selection) => void
   readonly retryMs?: number
@@ -204,6 +206,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       deps.onProgress()
     } catch (error) {
       if (stopping.signal.aborted) return
+      deps.onFailed(error)
       work.failures++
       work.reason = error instanceof Error ? error.message : String(error)
       const after = Math.min(

@@ -52,20 +52,25 @@ export function createBootstrap(deps: BootstrapDeps) {
     },
 
     /**
-     * Makes the edge's record what the configuration says. What is as it should be is not written again.
+     * Makes the edge's record what the configuration says. What is as it should be is not written again, and what was
+     * revoked stays so.
      * @returns the names in its scope that no project has (yet)
      */
-    async ensureEdge(edge: EdgeDeclaration): Promise<{ readonly unknown: readonly string[] }> {
+    async ensureEdge(
+      edge: EdgeDeclaration,
+    ): Promise<{ readonly unknown: readonly string[]; readonly isRevoked: boolean }> {
       const everything = edge.scope.includes('*')
       const found = everything ? [] : await projects.findForGrant(edge.scope, undefined)
       const ids = found.map(({ id }) => id).sort((a, b) => a - b)
       const scope = everything ? '*' : ids
       const known = await edges.get(edge.id)
+      if (known?.state === 'revoked') return { unknown: [], isRevoked: true }
       const stored = await edges.getSecretHash(edge.id)
       const isKnown =
         known !== undefined && stored !== undefined && (await passwords.verify(edge.secret, stored))
       const isSame =
         isKnown &&
+        !known.enrolled &&
         known.name === edge.name &&
         known.acceptsPeople === edge.acceptPeople &&
         JSON.stringify(known.scope) === JSON.stringify(scope)
@@ -81,7 +86,7 @@ export function createBootstrap(deps: BootstrapDeps) {
       }
       const names = new Set(found.map(({ name }) => name))
       const unknown = everything ? [] : edge.scope.filter((name) => !names.has(name))
-      return { unknown }
+      return { unknown, isRevoked: false }
     },
   }
 }

@@ -39,7 +39,7 @@ export function createInventory({ states, events, now }: InventoryDeps): Invento
           const heard = said.get(id)
           const status =
             heard && statusOf(heard, { head, behindSince: first.get(reached(id)), now: at })
-          const condition = conditionOf({ isSuspended: state === 'suspended', status }, at)
+          const condition = conditionOf({ standing: state, status }, at)
           return [id, { condition, status }]
         }),
       )

@@ -5,6 +5,7 @@ import { listAnswer, parseListing } from '../../shared/api/listing.ts'
 import { apiPrefix, type AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import type { Deed } from '../store/audit.ts'
+import type { EdgeStandings } from '../store/edge-standings.ts'
 import { edgeFields, type Edge, type Edges } from '../store/edges.ts'
 import type { JoinToken, JoinTokens } from '../store/join-tokens.ts'
 import type { Projects } from '../store/projects.ts'
@@ -12,10 +13,12 @@ import type { Robots } from '../store/robots.ts'
 import type { Enrolment } from './enrolment.ts'
 import { exposureOf } from './exposure.ts'
 import type { EdgeAtWork, Inventory } from './inventory.ts'
-import type { EdgeStatus } from './status.ts'
+import { standingRoutes } from './standing-routes.ts'
+import { edgeConditions, type EdgeStatus } from './status.ts'
 
 export interface EdgeRouteDeps {
   readonly edges: Edges
+  readonly standings: EdgeStandings
   readonly joinTokens: Pick<JoinTokens, 'list' | 'remove'>
   readonly enrolment: Enrolment
   readonly inventory: Inventory
@@ -93,7 +96,14 @@ const statusModel = Type.Object({
   ),
   served_bytes: count,
   clock_skew_ms: Type.Integer({ description: 'How far its clock is ahead.' }),
-  last_error: Type.String(),
+  transfers: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      description: 'Requests that it was answering; older edges do not say.',
+    }),
+  ),
+  last_error: Type.String({ description: 'The last thing that went wrong; empty: nothing did.' }),
+  last_error_at: Type.Optional(timestamp),
   failures: Type.Integer({
     minimum: 0,
     description: 'Manifests that rules selected and that it could not get.',
@@ -103,13 +113,14 @@ const statusModel = Type.Object({
 const edgeModel = Type.Object({
   ...shownFields,
   state: Type.Union(
-    (['joining', 'ready', 'degraded', 'away', 'suspended'] as const).map((state) =>
-      Type.Literal(state),
-    ),
+    edgeConditions.map((state) => Type.Literal(state)),
     {
       description:
-        'joining: not heard of yet. degraded: it says what is wrong, its clock is off, or it lags. away: not heard of for three minutes.',
+        'joining: not heard of yet. degraded: it says what is wrong, its clock is off, or it lags. away: not heard of for three minutes. draining: it leaves. drained: it leaves, and sends nothing more.',
     },
+  ),
+  reason: Type.Optional(
+    Type.String({ description: 'Why it is suspended, where no administrator did it.' }),
   ),
   status: Type.Optional(statusModel),
   enrolled: Type.Boolean({ description: 'Whether it joined by a token; else it is configured.' }),
@@ -179,7 +190,10 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
   const { edges, projects } = deps
 
   /** Names in place of ids; a project that is gone is in no scope. */
-  const show = async (edge: Edge) => (await showAll([edge]))[0]
+  const show = async (edge: Edge) => {
+    const names = await projects.namesOf(edge.scope === '*' ? [] : edge.scope)
+    return showEdge(edge, { names, atWork: (await deps.inventory.of([edge])).get(edge.id) })
+  }
   const showAll = async (shown: readonly Edge[]) => {
     const names = await projects.namesOf(shown.flatMap(({ scope }) => (scope === '*' ? [] : scope)))
     const atWork = await deps.inventory.of(shown)
@@ -294,40 +308,11 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
     },
   })
 
-  for (const [action, state] of [
-    ['suspend', 'suspended'],
-    ['resume', 'ready'],
-  ] as const) {
-    api.route({
-      method: 'POST',
-      path: `/edges/:edge_id/${action}`,
-      tag,
-      summary:
-        action === 'suspend'
-          ? 'Give an edge, and who logs in through it, nothing for now'
-          : 'Let a suspended edge read again',
-      permission: { of: 'system', permission: 'edge:update' },
-      params: byId,
-      responses: { 200: edgeModel },
-      handle: async ({ params, admitted }) =>
-        answerWith(await edges.change(params.edge_id, { state }, deedOf(deps, admitted))),
-    })
-  }
-
-  api.route({
-    method: 'DELETE',
-    path: '/edges/:edge_id',
-    tag,
-    summary:
-      'Revoke an edge for good: it gets nothing from then on, and its id is never used again',
-    permission: { of: 'system', permission: 'edge:delete' },
-    params: byId,
-    responses: { 200: undefined },
-    handle: async ({ params, admitted }) => {
-      const { actor, now } = deedOf(deps, admitted)
-      if (!(await edges.remove(params.edge_id, actor, now))) throw noSuchEdge()
-      return { status: 200 }
-    },
+  standingRoutes(api, {
+    standings: deps.standings,
+    deedOf: (admitted) => deedOf(deps, admitted),
+    model: edgeModel,
+    show,
   })
 }
 
@@ -445,6 +430,7 @@ function showEdge(
     scope: showScope(edge.scope, names),
     accept_people: edge.acceptsPeople,
     state: condition,
+    ...(edge.reason !== '' && { reason: edge.reason }),
     ...(status !== undefined && { status: showStatus(status) }),
     enrolled: edge.enrolled,
     creation_time: edge.createdAt.toISOString(),
@@ -465,7 +451,9 @@ function showStatus(status: EdgeStatus) {
     ...(status.hitRatio !== undefined && { hit_ratio: status.hitRatio }),
     served_bytes: status.servedBytes,
     clock_skew_ms: status.clockSkewMs,
+    ...(status.transfers !== undefined && { transfers: status.transfers }),
     last_error: status.lastError,
+    ...(status.lastErrorAt !== undefined && { last_error_at: status.lastErrorAt.toISOString() }),
     failures: status.failures,
   }
 }

@@ -1,9 +1,20 @@
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import { leaseMs } from '../../shared/replication/lease.ts'
 import type { EdgeState } from '../store/edge-states.ts'
+import type { EdgeStanding } from '../store/edges.ts'
 
 /** How an edge is, as an inventory shows it. */
-export type EdgeCondition = 'joining' | 'ready' | 'degraded' | 'away' | 'suspended'
+export const edgeConditions = [
+  'joining',
+  'ready',
+  'degraded',
+  'away',
+  'draining',
+  'drained',
+  'suspended',
+  'revoked',
+] as const
+export type EdgeCondition = (typeof edgeConditions)[number]
 
 /** What an edge last said of itself, measured against the primary. */
 export interface EdgeStatus {
@@ -25,7 +36,16 @@ export interface EdgeStatus {
   readonly servedBytes: number
   /** How far its clock was ahead when its request came. */
   readonly clockSkewMs: number
+  /** Requests that it was answering, where it says. */
+  readonly transfers: number | undefined
+  /** Whether it has heard that it is to leave. */
+  readonly isLeaving: boolean
+  /** The last thing that went wrong; empty: nothing did. */
   readonly lastError: string
+  /** By its own clock, where it says. */
+  readonly lastErrorAt: Date | undefined
+  /** Whether that still is so. */
+  readonly isFailing: boolean
   /** Manifests that rules selected and that it could not get. */
   readonly failures: number
 }
@@ -69,28 +89,36 @@ export function statusOf(
     hitRatio: served === 0 ? undefined : report.hits / served,
     servedBytes: report.servedBytes,
     clockSkewMs: report.clock - seenAt.getTime(),
+    transfers: report.transfers,
+    isLeaving: report.draining === true,
     lastError: report.lastError,
+    lastErrorAt: report.lastErrorAt === undefined ? undefined : new Date(report.lastErrorAt),
+    isFailing: report.lastError !== '' && report.lastErrorIsOver !== true,
     failures: report.failures.length,
   }
 }
 
 /**
  * How an edge is.
+ * @param edge.standing what was made of it, which it cannot say
  * @param edge.status undefined: it was never heard of
  * @param now epoch ms
  */
 export function conditionOf(
   {
-    isSuspended,
+    standing,
     status,
-  }: { readonly isSuspended: boolean; readonly status: EdgeStatus | undefined },
+  }: { readonly standing: EdgeStanding; readonly status: EdgeStatus | undefined },
   now: number,
 ): EdgeCondition {
-  if (isSuspended) return 'suspended'
+  if (standing === 'suspended' || standing === 'revoked') return standing
   if (status === undefined) return 'joining'
-  const { lastSeen, hasBegun, lagSeconds, clockSkewMs, lastError, failures } = status
+  const { lastSeen, hasBegun, lagSeconds, clockSkewMs, isFailing, failures } = status
+  // One that left is not missed.
+  if (standing === 'draining' && status.isLeaving && status.transfers === 0) return 'drained'
   if (now - lastSeen.getTime() > longestMs) return 'away'
-  if (lastError !== '' || failures > 0 || Math.abs(clockSkewMs) > longestSkewMs) return 'degraded'
+  if (standing === 'draining') return 'draining'
+  if (isFailing || failures > 0 || Math.abs(clockSkewMs) > longestSkewMs) return 'degraded'
   // Its first snapshots are on their way: that is no lag.
   if (!hasBegun) return 'joining'
   return lagSeconds * 1000 > longestMs ? 'degraded' : 'ready'

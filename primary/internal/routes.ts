@@ -1,7 +1,5 @@
 import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import { ApiError } from '../../shared/api/errors.ts'
 import { acceptJson } from '../../shared/http/bodies.ts'
 import { requirePermissions } from '../../shared/http/permissions.ts'
@@ -14,6 +12,8 @@ import type { Feeds } from '../events/feed.ts'
 import type { Leases } from '../events/lease.ts'
 import type { StreamSnapshots } from '../store/snapshot-files.ts'
 import { createIdentify, type IdentifyDeps } from './identify.ts'
+import { isLeaseRequest } from './lease-request.ts'
+import { pullReportIn } from './pull-report-request.ts'
 import type { TakeReport } from './pull-reports.ts'
 
 export interface InternalRouteDeps extends IdentifyDeps {
@@ -29,68 +29,6 @@ const heldMessage = 'the log is behind itself: it goes on when an administrator 
 const maxLeaseBytes = 256 * 1024
 /** Of `maxReportedPulls` lines, as long as they may be. */
 const maxReportBytes = 1024 * 1024
-const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-const place = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: count })
-const word = (maxLength: number) => Type.String({ maxLength })
-const leaseModel = Compile(
-  Type.Object({
-    nonce: Type.String({ pattern: '^[A-Za-z0-9_-]{22}$' }),
-    applied: place,
-    proof: Type.Optional(
-      Type.Object({
-        payloadType: word(128),
-        payload: word(2048),
-        signatures: Type.Array(Type.Object({ keyid: word(128), sig: word(256) }), { maxItems: 8 }),
-      }),
-    ),
-    heldSeq: count,
-    waitingBytes: count,
-    peerUrl: Type.Optional(Type.String({ pattern: '^https://[A-Za-z0-9.:_\\[\\]-]{1,255}$' })),
-    report: Type.Object({
-      version: word(64),
-      clock: count,
-      cacheBytes: count,
-      cacheSizeBytes: count,
-      hits: count,
-      misses: count,
-      servedBytes: count,
-      url: word(512),
-      lastError: word(512),
-      failures: Type.Array(
-        Type.Object({ ruleId: count, repositoryId: count, digest: word(160), reason: word(256) }),
-        { maxItems: 200 },
-      ),
-    }),
-  }),
-)
-
-const reportModel = Compile(
-  Type.Object({
-    log: Type.String({ pattern: '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$' }),
-    n: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
-    pulls: Type.Array(
-      Type.Object({
-        repositoryId: Type.Integer({ minimum: 1, maximum: 2 ** 31 - 1 }),
-        digest: word(160),
-        tag: Type.Optional(word(128)),
-        count: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
-        agoMs: count,
-      }),
-      { maxItems: maxReportedPulls },
-    ),
-  }),
-)
-
-/** @throws ApiError BAD_REQUEST */
-function pullReportIn(body: unknown): PullReport {
-  if (!reportModel.Check(body)) throw new ApiError('BAD_REQUEST', 'this is no report of pulls')
-  const pulls = body.pulls.map(({ digest, tag, ...pull }) => {
-    if (!isDigest(digest) || (tag !== undefined && !isTag(tag)))
-      throw new ApiError('BAD_REQUEST', 'a pull is of a digest, or of a tag and a digest')
-    return { ...pull, digest, ...(tag !== undefined && { tag }) }
-  })
-  return { ...body, pulls }
-}
 
 /** What edges alone may ask for, by their certificates. Each request is authorised against the roster as it is now. */
 export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): void {
@@ -140,8 +78,7 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     scope.post(internalPaths.lease, edges, async (request, reply) => {
       const edge = await identify(request.raw)
       const { body } = request
-      if (!leaseModel.Check(body))
-        throw new ApiError('BAD_REQUEST', 'this is no request for a lease')
+      if (!isLeaseRequest(body)) throw new ApiError('BAD_REQUEST', 'this is no request for a lease')
       return reply
         .header('Cache-Control', 'no-store')
         .type('application/json')

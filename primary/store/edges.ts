@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { sql, type Selectable, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
 import type { Listing } from '../../shared/api/listing.ts'
@@ -35,12 +34,19 @@ export interface EdgePlace {
   readonly labels: Readonly<Record<string, string>>
 }
 
+/**
+ * What was made of an edge. Neither a suspended one nor who logs in through it gets anything; a revoked one never again;
+ * a draining one may read, and nobody is sent there.
+ */
+export type EdgeStanding = 'ready' | 'draining' | 'suspended' | 'revoked'
+
 /** An edge as the primary knows it, without its secret. */
 export interface Edge extends EdgeRights, EdgePlace {
   /** Where other edges of its site reach it; undefined: they do not. */
   readonly peerUrl: string | undefined
-  /** Neither a suspended one nor who logs in through it gets anything. */
-  readonly state: 'ready' | 'suspended'
+  readonly state: EdgeStanding
+  /** Why it is suspended, where no administrator did it; else empty. */
+  readonly reason: string
   /** Whether it joined by a token; the others stand in the configuration, which says again at each start what they are. */
   readonly enrolled: boolean
   readonly createdAt: Date
@@ -48,7 +54,7 @@ export interface Edge extends EdgeRights, EdgePlace {
 }
 
 /** What may be changed of an edge. */
-export type EdgeChanges = Partial<Omit<EdgeRights, 'id'> & EdgePlace & Pick<Edge, 'state'>>
+export type EdgeChanges = Partial<Omit<EdgeRights, 'id'> & EdgePlace>
 
 /** What edges may be filtered and sorted by. The secret is not among them. */
 export const edgeFields: Fields = {
@@ -69,7 +75,10 @@ const columns = [
   'region',
   'labels',
   'suspended',
-  'public_key',
+  'draining',
+  'revoked_at',
+  'standing_reason',
+  'configured',
   'peer_url',
   'created_at',
   'updated_at',
@@ -137,13 +146,14 @@ export function createEdges(records: Records) {
       return { rows: rows.map(readEdge), total }
     },
 
-    /** The stored hash of an edge's secret, to see whether a configured secret is the same. */
+    /** The stored hash of an edge's secret, to see whether a configured secret is the same; a revoked one has none. */
     async getSecretHash(id: string): Promise<string | undefined> {
       const row = await records
         .selectFrom('edges')
         .select('credential_hash')
         .where('id', '=', id)
         .where('deleted_at', 'is', null)
+        .where('revoked_at', 'is', null)
         .executeTakeFirst()
       return row?.credential_hash
     },
@@ -164,6 +174,7 @@ export function createEdges(records: Records) {
           .select(['id', 'name', 'site', 'region', 'labels', 'public_key'])
           .where('id', '=', id)
           .where('deleted_at', 'is', null)
+          .where('revoked_at', 'is', null)
           .forUpdate()
           .executeTakeFirst()
         if (edge === undefined) return undefined
@@ -211,6 +222,7 @@ export function createEdges(records: Records) {
           credential_hash: secretHash,
           scope: JSON.stringify(edge.scope),
           accept_people: edge.acceptsPeople,
+          configured: true,
           updated_at: now,
           deleted_at: null,
           deletion_id: null,
@@ -235,11 +247,12 @@ export function createEdges(records: Records) {
     /**
      * Changes what an edge may do, or where it is.
      * @returns it as it is then; undefined when there is none
-     * @throws ApiError CONFLICT when the name is taken
+     * @throws ApiError CONFLICT when the name is taken, or it was revoked
      */
     change(id: string, changes: EdgeChanges, { actor, now }: Deed): Promise<Edge | undefined> {
       return records.transaction().execute(async (trx) => {
-        const { name, scope, acceptsPeople, site, region, labels, state } = changes
+        const { name, scope, acceptsPeople, site, region, labels } = changes
+        if ((await edgeIn(trx, id))?.state === 'revoked') throw isRevoked(id)
         if (name !== undefined) await refuseTakenName(trx, name, id)
         const row = await trx
           .updateTable('edges')
@@ -251,7 +264,6 @@ export function createEdges(records: Records) {
             ...(site !== undefined && { site }),
             ...(region !== undefined && { region }),
             ...(labels !== undefined && { labels: JSON.stringify(labels) }),
-            ...(state !== undefined && { suspended: state === 'suspended' }),
           })
           .where('id', '=', id)
           .where('deleted_at', 'is', null)
@@ -259,29 +271,10 @@ export function createEdges(records: Records) {
           .executeTakeFirst()
         if (row === undefined) return undefined
         const edge = readEdge(row)
-        const description = Object.keys(changes)
-          .map((what) => (what === 'state' ? edge.state : what))
-          .join(' ')
+        const description = Object.keys(changes).join(' ')
         await appendAudit(trx, edgeAudit({ actor, operation: 'update', id, description }), now)
         await appendRosterEvent(trx, id, now)
         return edge
-      })
-    },
-
-    /** Removes an edge: what it holds is worth nothing from then on. Returns false when there is none. */
-    remove(id: string, actor: AuditActor, now: Date): Promise<boolean> {
-      return records.transaction().execute(async (trx) => {
-        const removed = await trx
-          .updateTable('edges')
-          .set({ deleted_at: now, deletion_id: randomUUID() })
-          .where('id', '=', id)
-          .where('deleted_at', 'is', null)
-          .returning('id')
-          .executeTakeFirst()
-        if (removed === undefined) return false
-        await appendAudit(trx, edgeAudit({ actor, operation: 'delete', id, description: '' }), now)
-        await appendEvents(trx, [{ type: 'edge-deleted', edgeId: id }], now)
-        return true
       })
     },
   }
@@ -296,12 +289,36 @@ export async function refuseTakenName(
   await sql`LOCK TABLE edges IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
   const taken = await trx
     .selectFrom('edges')
-    .select('id')
+    .select(['id', 'revoked_at'])
     .where('name', '=', name)
     .where('deleted_at', 'is', null)
     .executeTakeFirst()
   if (taken === undefined || taken.id === except) return
-  throw new ApiError('CONFLICT', `an edge is called ${name} already: choose another name`)
+  const instead =
+    taken.revoked_at === null
+      ? 'choose another name'
+      : `it was revoked, and 'outport edges forget ${taken.id}' frees the name`
+  throw new ApiError('CONFLICT', `an edge is called ${name} already: ${instead}`)
+}
+
+/** What an administrator is told of a deed that comes too late. */
+export function isRevoked(id: string): ApiError {
+  return new ApiError(
+    'CONFLICT',
+    `the edge ${id} was revoked for good: its machine joins anew by a new token, and 'outport edges forget ${id}' frees its name`,
+  )
+}
+
+/** The edge of this id, locked until the transaction ends. */
+export async function edgeIn(trx: Transaction<Schema>, id: string): Promise<Edge | undefined> {
+  const row = await trx
+    .selectFrom('edges')
+    .select(columns)
+    .where('id', '=', id)
+    .where('deleted_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst()
+  return row && readEdge(row)
 }
 
 /** Tells all edges what an edge is now, in the transaction that changed it. */
@@ -318,7 +335,7 @@ export async function appendRosterEvent(
   await appendEvents(trx, [{ type: 'edge', ...rosterEdgeOf(readEdge(row)) }], now)
 }
 
-/** All edges, as they know each other. */
+/** All edges that were not revoked, as they know each other. */
 export async function rosterOf(
   records: Records | Transaction<Schema>,
 ): Promise<readonly RosterEdge[]> {
@@ -326,13 +343,14 @@ export async function rosterOf(
     .selectFrom('edges')
     .select(columns)
     .where('deleted_at', 'is', null)
+    .where('revoked_at', 'is', null)
     .orderBy('id')
     .execute()
   return rows.map((row) => rosterEdgeOf(readEdge(row)))
 }
 
 function rosterEdgeOf(edge: Edge): RosterEdge {
-  const { id: edgeId, name, site, region, labels, scope, peerUrl } = edge
+  const { id: edgeId, name, site, region, labels, scope, peerUrl, state } = edge
   return {
     edgeId,
     name,
@@ -340,7 +358,8 @@ function rosterEdgeOf(edge: Edge): RosterEdge {
     region,
     labels,
     scope,
-    suspended: edge.state === 'suspended',
+    suspended: state === 'suspended',
+    ...(state === 'draining' && { draining: true }),
     ...(peerUrl !== undefined && { peerUrl }),
   }
 }
@@ -354,12 +373,23 @@ function readEdge(row: Pick<Selectable<EdgesTable>, (typeof columns)[number]>): 
     site: row.site,
     region: row.region,
     labels: row.labels,
-    state: row.suspended ? 'suspended' : 'ready',
-    enrolled: row.public_key !== null,
+    state: standingOf(row),
+    reason: row.standing_reason,
+    enrolled: !row.configured,
     peerUrl: row.peer_url === '' ? undefined : row.peer_url,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
   }
+}
+
+function standingOf({
+  revoked_at: revokedAt,
+  suspended,
+  draining,
+}: Pick<Selectable<EdgesTable>, 'revoked_at' | 'suspended' | 'draining'>): EdgeStanding {
+  if (revokedAt !== null) return 'revoked'
+  if (suspended) return 'suspended'
+  return draining ? 'draining' : 'ready'
 }
 
 /** What the audit log says of a deed done to an edge. */

@@ -110,7 +110,7 @@ export function createJoinTokens(records: Records) {
 
     /**
      * Makes an edge of the key, or gives the one that the same key and token made before another credential: its answer
-     * may have been lost on the way.
+     * may have been lost on the way, and for that the token counts a day longer.
      * @returns undefined when the token is unknown, its secret another, expired, or used by another key
      * @throws ApiError CONFLICT when the name is taken
      */
@@ -124,7 +124,8 @@ export function createJoinTokens(records: Records) {
           .executeTakeFirst()
         if (token === undefined || !timingSafeEqual(token.secret_hash, attempt.secretHash))
           return undefined
-        if (token.expires_at <= now) return undefined
+        const until = token.edge_id === null ? now : dayBefore(now)
+        if (token.expires_at <= until) return undefined
         if (token.edge_id !== null) return renewCredential(trx, token.edge_id, { attempt, now })
         const { newId: id, publicKey } = attempt
         const { name, site, region, labels } = token

@@ -127,7 +127,7 @@ function callerParts(caller: Caller): { columns: RawBuilder<unknown>; joins: Raw
     case 'edge':
       return {
         columns: sql`e.id AS caller_id, ${noUser}, ${noRobot}, e.scope`,
-        joins: sql`LEFT JOIN edges e ON e.id = ${caller.id} AND e.deleted_at IS NULL`,
+        joins: sql`LEFT JOIN edges e ON e.id = ${caller.id} AND e.deleted_at IS NULL AND NOT e.suspended`,
       }
   }
 }

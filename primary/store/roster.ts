@@ -23,7 +23,7 @@ export interface RosterMember extends RosterEdge {
 
 export type Roster = ReturnType<typeof createRoster>
 
-/** All edges with their progress. */
+/** All edges that were not revoked, with their progress. */
 export function createRoster(records: Records) {
   return {
     /** By name. */
@@ -48,6 +48,7 @@ export function createRoster(records: Records) {
         ])
         .select(sql<readonly PrefetchFailure[] | null>`s.report -> 'failures'`.as('failures'))
         .where('edges.deleted_at', 'is', null)
+        .where('edges.revoked_at', 'is', null)
         .orderBy('edges.name')
         .execute()
       return rows.map(({ epoch, seq, waitingBytes, seenAt, failures, ...edge }) => ({

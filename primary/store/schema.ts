@@ -246,7 +246,15 @@ export interface EdgesTable extends Deletable {
   region: ColumnType<string, string | undefined, string>
   labels: ColumnType<Readonly<Record<string, string>>, string | undefined, string>
   suspended: ColumnType<boolean, boolean | undefined, boolean>
-  /** RSA, SPKI PEM; null for an edge that the configuration names. */
+  /** It leaves: nobody is sent there. */
+  draining: ColumnType<boolean, boolean | undefined, boolean>
+  /** Then it is suspended too: a constraint says so. */
+  revoked_at: ColumnType<Date | null, Date | null | undefined, Date | null>
+  /** Why it is suspended, where no administrator did it. */
+  standing_reason: ColumnType<string, string | undefined, string>
+  /** The configuration names it, or did; the others joined by a token. */
+  configured: ColumnType<boolean, boolean | undefined, boolean>
+  /** RSA, SPKI PEM; null for an edge that has not shown its key. */
   public_key: ColumnType<string | null, string | null | undefined, string | null>
   /** Small and never used again: a task of an execution is numbered by it. */
   number: Generated<number>

@@ -108,7 +108,7 @@ function showableId(entry: unknown): string | undefined {
 
 export interface MembersOptions {
   readonly client: ConsulClient
-  /** The ids of the edges that the primary's signed roster has, and has not suspended. Asked each time. */
+  /** The ids of the edges that the primary's signed roster has, and that take requests: not suspended, nor leaving. Asked each time. */
   readonly roster: () => readonly string[]
   /** The URL that the roster has of an edge, where it has one: an entry with another one does not count. */
   readonly urlOf?: (edgeId: string) => string | undefined

@@ -25,6 +25,8 @@ interface FinishedRequest {
 
 export interface HttpMetrics {
   started(): void
+  /** Requests that are being answered. */
+  running(): number
   finished(request: FinishedRequest): void
 }
 
@@ -114,6 +116,7 @@ function createHttpMetrics(registry: Registry): HttpMetrics {
     started() {
       running++
     },
+    running: () => running,
     finished(request) {
       running--
       const tally = tallyOf(request.route, methodLabel(request.method), statusClass(request.status))

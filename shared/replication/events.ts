@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Digest } from '../oci/digest.ts'
 
-/** The version of the vocabulary below. A reader that meets a newer one stops unless the event is skippable. */
+/** The version of the vocabulary below. A reader that meets a newer one stops, unless it may pass the event by. */
 const eventVersion = 1
 
 /** `system`, or one project's stream: who may read an event's body. */
@@ -135,8 +135,15 @@ export interface RosterEdge {
   /** `*`, or the ids of the projects that it may read. */
   readonly scope: '*' | readonly number[]
   readonly suspended: boolean
+  /** It leaves: nobody is sent there any more. Absent: it does not. */
+  readonly draining?: boolean
   /** Where other edges of its site reach it; absent: they do not. */
   readonly peerUrl?: string
+}
+
+/** Whether clients, and other edges, may be sent to an edge. */
+export function takesRequests({ suspended, draining }: RosterEdge): boolean {
+  return !suspended && draining !== true
 }
 
 /** A replication rule as its edges know it: they see themselves whether it selects them. */
@@ -169,7 +176,52 @@ export interface EventBody {
   readonly at: string
   /** 16 random bytes, hex, so that a withheld body's hash cannot be guessed. */
   readonly salt: string
+  /** A reader that does not know the fact may go on without it. Signed, as all of the body is. */
+  readonly skippable?: boolean
   readonly fact: EventFact
+}
+
+/** All facts of this vocabulary. */
+const knownFacts: Readonly<Record<EventFact['type'], true>> = {
+  project: true,
+  'project-deleted': true,
+  repository: true,
+  'repository-deleted': true,
+  manifest: true,
+  'manifest-deleted': true,
+  tag: true,
+  'tag-deleted': true,
+  'link-deleted': true,
+  label: true,
+  'label-deleted': true,
+  'manifest-labels': true,
+  member: true,
+  'member-deleted': true,
+  user: true,
+  'user-deleted': true,
+  robot: true,
+  'robot-deleted': true,
+  edge: true,
+  'edge-deleted': true,
+  rule: true,
+  'rule-deleted': true,
+  selected: true,
+  unselected: true,
+  key: true,
+}
+/** What takes something from somebody is never passed by, whatever is signed of it (DESIGN §4). */
+const neverSkipped = /block|revo|verdict|visib|member|right|trust|key/
+
+/**
+ * Whether this version understands an event, or may pass it by.
+ * @returns `newer`: it has to stop there
+ */
+export function readabilityOf({ version, skippable, fact }: EventBody): 'known' | 'skip' | 'newer' {
+  const type: unknown = (fact as Partial<EventFact> | undefined)?.type
+  if (typeof type !== 'string') return 'newer'
+  // A fact that is known by its name has to be taken whole.
+  if (Object.hasOwn(knownFacts, type)) return version <= eventVersion ? 'known' : 'newer'
+  return skippable === true && !neverSkipped.test(type) ? 'skip' : 'newer'
 }
 
 /** Wraps a fact for the outbox. */

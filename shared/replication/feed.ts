@@ -48,6 +48,18 @@ export interface SnapshotStatement {
   readonly ahead: readonly string[]
 }
 
+/** By which each kind of line of a snapshot is known. */
+const lineKeys = ['edge', 'ruleFact', 'rule', 'project', 'name', 'tag', 'manifest'] as const
+
+/**
+ * Whether this version understands a line of a snapshot, or may pass it by.
+ * @returns `newer`: it cannot take the snapshot
+ */
+export function lineReadabilityOf(line: SnapshotLine): 'known' | 'skip' | 'newer' {
+  if (lineKeys.some((key) => Object.hasOwn(line, key))) return 'known'
+  return (line as { readonly skippable?: unknown }).skippable === true ? 'skip' : 'newer'
+}
+
 /** What a snapshot's line says is there; what no line says is not. */
 export type SnapshotLine =
   | { readonly edge: RosterEdge }

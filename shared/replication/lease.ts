@@ -34,7 +34,16 @@ export interface EdgeReport {
   readonly servedBytes: number
   /** Where its clients reach it; empty when only it knows. */
   readonly url: string
+  /** Requests that it is answering; absent: it is an older one, which does not say. */
+  readonly transfers?: number
+  /** It has heard that it is to leave. */
+  readonly draining?: boolean
+  /** The last thing that went wrong; empty: nothing did. */
   readonly lastError: string
+  /** Epoch ms by its own clock. */
+  readonly lastErrorAt?: number
+  /** It is so no more. */
+  readonly lastErrorIsOver?: boolean
   /** Manifests that rules selected and that it could not get. */
   readonly failures: readonly PrefetchFailure[]
 }

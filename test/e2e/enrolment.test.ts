@@ -99,7 +99,12 @@ test('a machine becomes an edge by a token, serves, and is suspended and revoked
   const shown = await edges(t, ['show', id])
   assert.match(shown.stdout, /^labels +arch=arm64,tier=gold$/m)
   assert.match(shown.stdout, /^projects +library$/m)
+  const early = await edges(t, ['forget', id])
+  assert.equal(early.code, 1)
+  assert.match(early.stderr, /is not revoked/)
   assert.equal((await edges(t, ['revoke', id, '--yes'])).code, 0)
+  assert.match((await edges(t, ['show', id])).stdout, /^state +revoked$/m)
+  assert.equal((await edges(t, ['forget', id])).code, 0)
   const gone = await edges(t, ['show', id])
   assert.deepEqual([gone.code, gone.stdout], [1, ''])
 

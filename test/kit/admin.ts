@@ -22,6 +22,7 @@ import { createAudit } from '../../primary/store/audit.ts'
 import { createCatalog } from '../../primary/store/catalog.ts'
 import type { Records } from '../../primary/store/database.ts'
 import { createEdgeStates } from '../../primary/store/edge-states.ts'
+import { createEdgeStandings } from '../../primary/store/edge-standings.ts'
 import { createEdges } from '../../primary/store/edges.ts'
 import { createEvents } from '../../primary/store/events.ts'
 import { createExecutions } from '../../primary/store/executions.ts'
@@ -88,6 +89,7 @@ export async function startAdmin(
   const projects = createProjects(records)
   const robots = createRobots(records)
   const edges = createEdges(records)
+  const standings = createEdgeStandings(records)
   const audit = createAudit(records)
   const members = createMembers(records)
   const catalog = createCatalog(records)
@@ -170,6 +172,7 @@ export async function startAdmin(
     audit: { audit, projects },
     edges: {
       edges,
+      standings,
       joinTokens,
       enrolment: createEnrolment({
         tokens: joinTokens,
@@ -237,6 +240,7 @@ export async function startAdmin(
     projects,
     robots,
     edges,
+    standings,
     audit,
     members,
     catalog,

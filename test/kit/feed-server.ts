@@ -11,6 +11,7 @@ import type { RenewAnswer, RenewRequest } from '../../shared/replication/enrolme
 import {
   createEventBody,
   streamOf,
+  type EventBody,
   type EventFact,
   type EventStream,
 } from '../../shared/replication/events.ts'
@@ -39,6 +40,8 @@ export interface FeedServer {
   readonly post: (path: string, body: object) => Promise<PrimaryAnswer>
   /** Numbers facts as one batch and tells whoever listens. */
   append(...facts: readonly EventFact[]): void
+  /** The same of bodies as they stand there, which may be no facts of this version. */
+  appendBodies(...bodies: readonly string[]): void
   /** What a stream's snapshot says, besides where the log is. */
   setState(stream: EventStream, lines: readonly SnapshotLine[]): void
   /** The streams that leases list. */
@@ -99,6 +102,19 @@ export async function startFeedServer(
   const lineAfter = (seq: number): number => {
     const at = lines.findIndex((line) => 'seq' in line && line.seq > seq)
     return at === -1 ? lines.length : at
+  }
+  const appendBodies = (...bodies: readonly string[]): void => {
+    for (const body of bodies) {
+      const { fact } = JSON.parse(body) as EventBody
+      const bodyHash = createHash('sha256').update(body).digest()
+      const { epoch, hash: previous } = head
+      const header = { epoch, seq: head.seq + 1, stream: streamOf(fact), bodyHash, previous }
+      head = { epoch, seq: header.seq, hash: headerHash(header) }
+      const { seq, stream } = header
+      lines.push({ seq, stream, bodyHash: bodyHash.toString('hex'), body })
+    }
+    lines.push({ head: logKey.sign(head) })
+    pump()
   }
   const snapshotOf = (stream: EventStream): string => {
     const rows = (states.get(stream) ?? []).map((line) => `${JSON.stringify(line)}\n`)
@@ -181,18 +197,9 @@ export async function startFeedServer(
       return { status: 201, headers: {}, body: JSON.stringify(answer) }
     },
     append(...facts) {
-      for (const fact of facts) {
-        const body = JSON.stringify(createEventBody(fact, new Date()))
-        const bodyHash = createHash('sha256').update(body).digest()
-        const { epoch, hash: previous } = head
-        const header = { epoch, seq: head.seq + 1, stream: streamOf(fact), bodyHash, previous }
-        head = { epoch, seq: header.seq, hash: headerHash(header) }
-        const { seq, stream } = header
-        lines.push({ seq, stream, bodyHash: bodyHash.toString('hex'), body })
-      }
-      lines.push({ head: logKey.sign(head) })
-      pump()
+      appendBodies(...facts.map((fact) => JSON.stringify(createEventBody(fact, new Date()))))
     },
+    appendBodies,
     setState: (stream, state) => void states.set(stream, state),
     setStreams(listed) {
       streams = listed

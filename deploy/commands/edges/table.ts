@@ -29,7 +29,7 @@ export function formatEdge(edge: ShownEdge): string {
     ['labels', formatLabels(edge.labels)],
     ['projects', edge.scope === '*' ? 'all' : edge.scope.join(', ')],
     ['people', edge.acceptPeople ? 'may log in through it' : 'may not log in through it'],
-    ['state', edge.state],
+    ['state', edge.reason === '' ? edge.state : `${edge.state}: ${edge.reason}`],
     ...(edge.status === undefined ? [] : statusRows(edge.status)),
     ['known by', edge.enrolled ? 'a join token' : "the primary's configuration"],
     ['created', edge.created],
@@ -49,8 +49,9 @@ function statusRows(status: ShownStatus): readonly (readonly string[])[] {
     ['hit ratio', formatRatio(status.hitRatio)],
     ['served', formatBytes(status.servedBytes)],
     ['clock', `${formatSeconds(Math.abs(clockSkewMs) / 1000)} ${side}`],
+    ['transfers', status.transfers === undefined ? '' : `${status.transfers} running`],
     ['could not get', failures === 0 ? '' : `${failures} manifests that rules bring`],
-    ['last error', status.lastError],
+    ['last error', formatError(status)],
   ]
 }
 
@@ -58,6 +59,11 @@ function statusRows(status: ShownStatus): readonly (readonly string[])[] {
 function formatLag({ lagEvents, lagSeconds }: ShownStatus): string {
   if (lagEvents === undefined || lagEvents === 0) return lagEvents === 0 ? '0' : ''
   return lagSeconds === undefined ? `${lagEvents}` : `${lagEvents} (${formatSeconds(lagSeconds)})`
+}
+
+/** What went wrong last, and when by the edge's own clock. */
+function formatError({ lastError, lastErrorAt }: ShownStatus): string {
+  return lastError === '' || lastErrorAt === '' ? lastError : `${lastErrorAt}: ${lastError}`
 }
 
 function formatCache({ cacheBytes, cacheSizeBytes }: ShownStatus): string {

@@ -27,6 +27,8 @@ const status = {
   served_bytes: 2 ** 41,
   clock_skew_ms: -2000,
   last_error: 'the disk is full',
+  last_error_at: '2026-11-01T23:00:00.000Z',
+  transfers: 4,
   failures: 3,
 }
 
@@ -39,6 +41,7 @@ const edge = (number: number) => ({
   scope: number === 1 ? '*' : ['library', 'team'],
   accept_people: false,
   state: number === 1 ? 'ready' : 'suspended',
+  ...(number === 2 && { reason: 'two machines were it' }),
   ...(number === 1 && { status }),
   creation_time: '2026-11-01T00:00:00.000Z',
   update_time: '2026-11-02T00:00:00.000Z',
@@ -113,6 +116,7 @@ test('edges show says all that is known', async (t) => {
   assert.equal(code, 0)
   assert.match(stdout, /^projects +library, team$/m)
   assert.match(stdout, /^people +may not log in/m)
+  assert.match(stdout, /^state +suspended: two machines were it$/m)
   assert.deepEqual(calls(), ['GET /api/v2.0/edges/rack-2'])
   const { stdout: json } = await edges(t, ['show', 'rack-2', '--json'], {
     reply: () => ({ body: edge(2) }),
@@ -133,7 +137,8 @@ test('edges show says what an edge said of itself', async (t) => {
     ['served', '2.0TiB'],
     ['clock', '2s behind'],
     ['could not get', '3 manifests that rules bring'],
-    ['last error', 'the disk is full'],
+    ['transfers', '4 running'],
+    ['last error', '2026-11-01T23:00:00.000Z: the disk is full'],
   ] as const)
     assert.equal(rows.get(name), value, name)
 })
@@ -196,14 +201,18 @@ describe('edges token', () => {
   }
 })
 
-test('edges are suspended and resumed', async (t) => {
-  for (const [args, call] of [
+test('edges are suspended, drained, resumed and forgotten', async (t) => {
+  const forgotten = 'POST /api/v2.0/edges/rack-1/forget'
+  for (const [args, ...made] of [
     [['suspend', 'rack-1'], 'POST /api/v2.0/edges/rack-1/suspend'],
+    [['drain', 'rack-1'], 'POST /api/v2.0/edges/rack-1/drain'],
     [['resume', 'rack-1'], 'POST /api/v2.0/edges/rack-1/resume'],
     [['suspend', '../users/1'], 'POST /api/v2.0/edges/..%2Fusers%2F1/suspend'],
+    [['forget', 'rack-1'], forgotten],
+    [['forget', 'rack-1', '--force'], 'DELETE /api/v2.0/edges/rack-1', forgotten],
   ] as const) {
     const { code, stdout, stderr } = await edges(t, args)
-    assert.deepEqual([code, stderr, calls()], [0, '', [call]])
+    assert.deepEqual([code, stderr, calls()], [0, '', made])
     assert.match(stdout, /^The edge '.*\.\n$|^The edge '.*\n$/)
   }
 })

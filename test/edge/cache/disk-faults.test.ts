@@ -379,10 +379,12 @@ test('EIO of a sink, blob after blob, is one warning; half a minute after the la
       // Small things may be written all the same.
       health.worked()
       assert.ok(health.isFailing())
+      assert.match(health.refusal() ?? '', /EIO/)
       clock.advance(20_000)
     }
     disk.fail('write', 'EIO', Infinity)
     clock.advance(10_000)
+    assert.equal(health.refusal(), undefined, 'clients may come, so that it is tried again')
     await fillOne('four')
     assert.equal((await ended(4)).kind, 'stored')
     health.worked()

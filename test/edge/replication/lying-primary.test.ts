@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, test, type TestContext } from 'node:test'
-import { openPrimaryLog, type PrimaryLog } from '../../../edge/replication/primary-log.ts'
+import type { PrimaryLog } from '../../../edge/replication/primary-log.ts'
 import type { Digest } from '../../../shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '../../../shared/oci/reference.ts'
 import type { EventFact, RosterEdge } from '../../../shared/replication/events.ts'
@@ -9,9 +9,9 @@ import { createCa, type PemPair } from '../../../shared/trust/pki.ts'
 import { signStatement, statementTypes } from '../../../shared/trust/statement.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startFeedServer, type FeedServer } from '../../kit/feed-server.ts'
-import { createRecordingLog, type LogLine } from '../../kit/http-server.ts'
+import { followServer } from '../../kit/follow-server.ts'
+import type { LogLine } from '../../kit/http-server.ts'
 import { createLogKey } from '../../kit/log-keys.ts'
-import { tempFolder } from '../../kit/temp.ts'
 
 // Whatever a primary that is not itself may say, or whoever sits between: nothing of it is taken for the log.
 
@@ -61,20 +61,7 @@ async function start(t: TestContext, lie?: (server: FeedServer) => void): Promis
     { repository: 2, tag: 'v1', digest: digest(1) },
   ])
   server.append({ type: 'project', projectId: 1, name: 'team', public: true })
-  const folder = await tempFolder(t)
-  const { log, lines } = createRecordingLog()
-  const primaryLog = await openPrimaryLog({ folder, upstream: 'primary', log })
-  t.after(() => primaryLog.close())
-  primaryLog.follow({
-    edge: { id: 'one', secret: 'secret' },
-    ask: server.ask,
-    post: server.post,
-    dial: { chooseProxy: () => undefined, connectTimeoutMs: 1000 },
-    progress: () => ({ heldSeq: 0, waitingBytes: 0, report: emptyReport }),
-    onIdentity: () => undefined,
-    onLink: () => undefined,
-    onRoster: () => undefined,
-  })
+  const { log: primaryLog, lines } = await followServer(t, server)
   return {
     server,
     log: primaryLog,
@@ -84,19 +71,6 @@ async function start(t: TestContext, lie?: (server: FeedServer) => void): Promis
       return said?.isFresh === false ? 'old' : said?.digest
     },
   }
-}
-
-const emptyReport = {
-  version: '0',
-  clock: 0,
-  cacheBytes: 0,
-  cacheSizeBytes: 0,
-  hits: 0,
-  misses: 0,
-  servedBytes: 0,
-  url: '',
-  lastError: '',
-  failures: [],
 }
 
 /** Waits until the edge says that it does not take what it was sent, and tells why. */

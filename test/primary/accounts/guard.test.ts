@@ -308,6 +308,8 @@ const table: Readonly<Record<string, readonly Row[]>> = {
   'POST /edges/:edge_id/suspend': [
     { path: '/edges/none/suspend', may: 'sysadmin', answers: [404] },
   ],
+  'POST /edges/:edge_id/drain': [{ path: '/edges/none/drain', may: 'sysadmin', answers: [404] }],
+  'POST /edges/:edge_id/forget': [{ path: '/edges/none/forget', may: 'sysadmin', answers: [404] }],
   'POST /edges/:edge_id/resume': [{ path: '/edges/none/resume', may: 'sysadmin', answers: [404] }],
   'DELETE /edges/:edge_id': [{ path: '/edges/none', may: 'sysadmin', answers: [404] }],
   'GET /keys': [{ path: '/keys', may: 'sysadmin' }],

@@ -112,6 +112,19 @@ test('the same key gets the same edge again, and another key nothing', async (t)
   assert.match(JSON.stringify(stolen.body), /outport edges token/)
 })
 
+test('a token that was used counts a day longer, for its own key alone', async (t) => {
+  let time = Date.now()
+  const admin = await startWithProject(t, { now: () => time })
+  const token = await makeToken(admin)
+  const first = await joined(admin, token)
+  // Until then its answer may have been lost on the way.
+  time += 900_000 + 86_399_000
+  assert.equal((await joined(admin, token)).edge.id, first.edge.id)
+  assert.equal((await join(admin, other.request(token))).status, 401, 'another host')
+  time += 1000
+  assert.equal((await join(admin, machine.request(token))).status, 401)
+})
+
 test('two machines that use one token at once make one edge', async (t) => {
   const admin = await startWithProject(t)
   const token = await makeToken(admin)
@@ -166,7 +179,7 @@ test('a suspended edge logs in no more until it is resumed, and a revoked one ne
   assert.equal((await logIn(admin, answer)).status, 200)
   assert.equal((await admin.asAdmin(path, { method: 'DELETE' })).status, 200)
   assert.equal((await logIn(admin, answer)).status, 401)
-  assert.equal((await admin.asAdmin(path)).status, 404)
+  assert.equal(((await admin.asAdmin(path)).body as EdgeShown).state, 'revoked')
 })
 
 test('a suspended edge gets no new credential by its token', async (t) => {

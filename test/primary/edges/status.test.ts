@@ -24,44 +24,69 @@ const well: EdgeStatus = {
   hitRatio: 0.5,
   servedBytes: 3,
   clockSkewMs: 0,
+  transfers: undefined,
+  isLeaving: false,
   lastError: '',
+  lastErrorAt: undefined,
+  isFailing: false,
   failures: 0,
 }
 
 describe('the state of an edge', () => {
   const lags = { lagEvents: 1, lagSeconds: 181 }
-  for (const [state, what, changes] of [
-    ['ready', 'that follows', {}],
-    ['ready', 'that was heard of three leases ago', { lastSeen: before(180) }],
-    ['away', 'that was not for longer', { lastSeen: before(180.001) }],
-    ['away', 'that is away and lags', { lastSeen: before(181), ...lags }],
+  const away = { lastSeen: before(181) }
+  const left = { isLeaving: true, transfers: 0 }
+  for (const [state, what, changes, draining] of [
+    ['ready', 'that follows', {}, 'draining'],
+    ['ready', 'that was heard of three leases ago', { lastSeen: before(180) }, 'draining'],
+    ['away', 'that was not for longer', { lastSeen: before(180.001) }, 'away'],
+    ['away', 'that is away and lags', { ...away, ...lags }, 'away'],
+    ['away', 'that was away before it said what is wrong', { ...away, isFailing: true }, 'away'],
+    ['ready', 'that lags by three leases', { lagEvents: 9, lagSeconds: 180 }, 'draining'],
+    ['degraded', 'that lags by more', lags, 'draining'],
     [
-      'away',
-      'that was away before it said what is wrong',
-      { lastSeen: before(181), lastError: 'x' },
+      'ready',
+      'that holds less than it knows',
+      { heldLagEvents: 900, waitingBytes: 1e9 },
+      'draining',
     ],
-    ['ready', 'that lags by three leases', { lagEvents: 9, lagSeconds: 180 }],
-    ['degraded', 'that lags by more', lags],
-    ['ready', 'that holds less than it knows', { heldLagEvents: 900, waitingBytes: 1e9 }],
-    ['degraded', 'that says what is wrong', { lastError: 'the disk is full' }],
-    ['degraded', 'that could not get a manifest', { failures: 1 }],
-    ['ready', 'whose clock is a minute off', { clockSkewMs: 60_000 }],
-    ['degraded', 'whose clock is ahead', { clockSkewMs: 60_001 }],
-    ['degraded', 'whose clock is behind', { clockSkewMs: -60_001 }],
-    ['joining', 'that takes its first snapshots', { hasBegun: false, lagSeconds: 1e6 }],
-    ['degraded', 'that does, and cannot', { hasBegun: false, lastError: 'x' }],
-    ['ready', 'whose clock makes it heard of in future', { lastSeen: before(-9) }],
+    ['degraded', 'that says what is wrong', { lastError: 'x', isFailing: true }, 'draining'],
+    ['ready', 'that says what was wrong', { lastError: 'x' }, 'draining'],
+    ['degraded', 'that could not get a manifest', { failures: 1 }, 'draining'],
+    ['ready', 'whose clock is a minute off', { clockSkewMs: 60_000 }, 'draining'],
+    ['degraded', 'whose clock is ahead', { clockSkewMs: 60_001 }, 'draining'],
+    ['degraded', 'whose clock is behind', { clockSkewMs: -60_001 }, 'draining'],
+    ['joining', 'that takes its first snapshots', { hasBegun: false, lagSeconds: 1e6 }, 'draining'],
+    ['degraded', 'that does, and cannot', { hasBegun: false, isFailing: true }, 'draining'],
+    ['ready', 'whose clock makes it heard of in future', { lastSeen: before(-9) }, 'draining'],
+    ['ready', 'that still sends', { isLeaving: true, transfers: 1 }, 'draining'],
+    [
+      'ready',
+      'that heard of its drain and does not say what it sends',
+      { isLeaving: true },
+      'draining',
+    ],
+    ['ready', 'that sends nothing, and has not heard', { transfers: 0 }, 'draining'],
+    ['ready', 'that sends nothing more', left, 'drained'],
+    ['away', 'that has left', { ...left, ...away }, 'drained'],
   ] as const) {
     test(`of one ${what} is ${state}`, () => {
       const status = { ...well, ...changes }
-      assert.equal(conditionOf({ isSuspended: false, status }, now), state)
-      assert.equal(conditionOf({ isSuspended: true, status }, now), 'suspended')
+      assert.equal(conditionOf({ standing: 'ready', status }, now), state)
+      assert.equal(conditionOf({ standing: 'draining', status }, now), draining)
+      for (const standing of ['suspended', 'revoked'] as const)
+        assert.equal(conditionOf({ standing, status }, now), standing)
     })
   }
 
-  test('of one that was never heard of is joining, or suspended', () => {
-    assert.equal(conditionOf({ isSuspended: false, status: undefined }, now), 'joining')
-    assert.equal(conditionOf({ isSuspended: true, status: undefined }, now), 'suspended')
+  test('of one that was never heard of is joining, or what was made of it', () => {
+    for (const [standing, state] of [
+      ['ready', 'joining'],
+      ['draining', 'joining'],
+      ['suspended', 'suspended'],
+      ['revoked', 'revoked'],
+    ] as const)
+      assert.equal(conditionOf({ standing, status: undefined }, now), state)
   })
 })
 
@@ -128,6 +153,20 @@ describe('the status of an edge', () => {
     const none = { epoch: 1, seq: 0 }
     const status = statusOf({ ...said, applied: none }, { head: none, behindSince: undefined, now })
     assert.equal(status.hasBegun, true)
+  })
+
+  test('is failing by an older edge’s word of an error, and by a newer one’s until that is over', () => {
+    const says = (report: Partial<EdgeState['report']>) => {
+      const { isFailing, lastError, lastErrorAt } = of(
+        { report: { ...said.report, ...report } },
+        undefined,
+      )
+      return [isFailing, lastError, lastErrorAt?.getTime()]
+    }
+    assert.deepEqual(says({ lastError: 'x' }), [true, 'x', undefined])
+    assert.deepEqual(says({ lastError: 'x', lastErrorAt: 7 }), [true, 'x', 7])
+    const over = { lastError: 'x', lastErrorAt: 7, lastErrorIsOver: true }
+    assert.deepEqual(says(over), [false, 'x', 7])
   })
 
   test('has no hit ratio before it served anything', () => {

@@ -145,8 +145,10 @@ test('accounts that are gone, disabled or expired have no facts', async (t) => {
     await records.updateTable('robots').set(change).execute()
     assert.equal(await factsOf(machine), undefined)
   }
-  await records.updateTable('edges').set({ deleted_at: new Date() }).execute()
-  assert.equal(await factsOf(edge), undefined)
+  for (const change of [{ suspended: true }, { suspended: false, deleted_at: new Date() }]) {
+    await records.updateTable('edges').set(change).execute()
+    assert.equal(await factsOf(edge), undefined)
+  }
   await records.updateTable('users').set({ deleted_at: new Date() }).execute()
   assert.equal(await factsOf(user), undefined)
   assert.deepEqual(await lookups.caller(anonymous), { kind: 'anonymous' })

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { before, test, type TestContext } from 'node:test'
 import type { Records } from '../../../primary/store/database.ts'
+import { createEdgeStandings } from '../../../primary/store/edge-standings.ts'
 import { createEdges } from '../../../primary/store/edges.ts'
 import { createManifests } from '../../../primary/store/manifests.ts'
 import { createPullReports, type PullReports } from '../../../primary/store/pull-reports.ts'
@@ -169,7 +170,7 @@ test('no edge can have served without end', async () => {
 
 test('one that is suspended tells nothing', async () => {
   const deed = { actor: testActor, now }
-  await createEdges(records).change('narrow', { state: 'suspended' }, deed)
+  await createEdgeStandings(records).suspend('narrow', deed)
   assert.equal(await reports.apply('narrow', report(pull({ tag })), now), undefined)
   assert.equal(await reports.apply('nobody', report(pull({ tag })), now), undefined)
 })

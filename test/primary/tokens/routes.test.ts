@@ -315,7 +315,10 @@ test("an edge's wrong or removed credential is refused, never passed over", asyn
   for (const headers of wrong) {
     assert.equal((await get(admin, '', { ...robot, ...headers })).status, 401)
   }
-  await admin.edges.remove('e1', { username: '', address: '' }, new Date())
+  await admin.standings.revoke('e1', {
+    actor: { username: '', address: '' },
+    now: new Date(),
+  })
   assert.equal((await get(admin, '', { ...robot, ...viaEdge('e1') })).status, 401)
 })
 
