@@ -30,6 +30,20 @@ export interface TagStatement {
   readonly seq: number
 }
 
+/** A tag as it is recorded. */
+export interface RecordedTag extends TagStatement {
+  /** What rules make of it is known once they have been followed up to this event; absent: it is. */
+  readonly unfollowed?: number
+  /** What it named when that was last known of it. */
+  readonly before?: Digest
+}
+
+/** A rule, and since when it says what it does of tags. */
+export interface KnownRule extends RuleFact {
+  /** Tags that moved up to this event it does not hold back; absent: 0. */
+  readonly since?: number
+}
+
 /** A manifest that a rule brings to its edges. */
 export interface Selection {
   readonly ruleId: number
@@ -90,13 +104,15 @@ export interface Statements {
   projectIdOf(name: string): number | undefined
   repositoryId(projectId: number, name: string): number | undefined
   repositoryName(projectId: number, repositoryId: number): string | undefined
-  tag(projectId: number, repositoryId: number, tag: string): TagStatement | undefined
+  tag(projectId: number, repositoryId: number, tag: string): RecordedTag | undefined
+  /** Up to here all is known that rules make of tags. */
+  readonly followedSeq: number
   hasManifest(projectId: number, repositoryId: number, digest: Digest): boolean
   edge(edgeId: string): RosterEdge | undefined
   /** When tokens of this subject last lost their worth, in epoch ms by the primary's clock. */
   revokedAt(subject: string): number | undefined
   edges(): Promise<readonly RosterEdge[]>
-  rules(): Promise<readonly RuleFact[]>
+  rules(): Promise<readonly KnownRule[]>
   /** All that rules select, whichever edges they are for. */
   selections(): AsyncIterable<Selection>
   /** All of it is here: a tag that names it may be answered. */
@@ -137,6 +153,7 @@ const keys = {
 } as const
 // Behind a state's prefix. '!' is in no name, and sorts below all that is.
 const project = 'i'
+const followed = 'f'
 const name = (text: string) => `n!${text}`
 const repository = (id: number) => `r!${id}`
 const tagKey = (id: number, tag: string) => `t!${id}!${tag}`
@@ -190,6 +207,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     hot.set(prefix + key, { value })
     return value
   }
+  const readFollowed = (): number => (read('system', followed) as number | undefined) ?? 0
   const list = async <Value>(stream: EventStream, kind: string): Promise<readonly Value[]> => {
     const prefix = prefixOf(stream)
     if (prefix === undefined) return []
@@ -239,12 +257,26 @@ export async function openStatements(folder: string): Promise<Statements> {
     // Facts of one batch may be about one another.
     const changed = new Map<string, unknown>()
     const changedRecords = new Map<EventStream, StreamRecord>()
+    let followedUpTo = readFollowed()
+    /** A tag that a snapshot told of before it had a number: rules are waited for up to this one. */
+    const followNumbered = ({ fact, seq }: KnownEvent, { generation }: StreamRecord): void => {
+      if (fact.type !== 'tag') return
+      const key =
+        keys.state(projectStream(fact.projectId), generation) + tagKey(fact.repositoryId, fact.tag)
+      const known = (changed.has(key) ? changed.get(key) : level.getSync(key)) as
+        RecordedTag | undefined
+      if (known?.digest !== fact.digest || known.unfollowed === undefined) return
+      const value = { ...known, unfollowed: seq }
+      changed.set(key, value)
+      operations.push({ type: 'put', key, value })
+    }
     for (const event of events) {
       const record = changedRecords.get(event.stream) ?? records.get(event.stream)
       if (record === undefined || event.seq <= record.base) continue
       if (record.ahead.includes(event.bodyHash)) {
         const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
         changedRecords.set(event.stream, { ...record, ahead })
+        followNumbered(event, record)
         continue
       }
       const prefix = keys.state(event.stream, record.generation)
@@ -293,13 +325,21 @@ export async function openStatements(folder: string): Promise<Statements> {
         case 'tag':
         case 'tag-deleted': {
           const key = tagKey(fact.repositoryId, fact.tag)
-          const known = now(key) as { readonly seq: number } | undefined
+          const known = now(key) as RecordedTag | undefined
           // What the primary stated since then is newer.
-          if (known !== undefined && known.seq > seq) break
-          if (fact.type === 'tag') put(key, { digest: fact.digest, seq })
-          else remove(key)
+          if (known !== undefined && known.seq > seq) {
+            const isSame = fact.type === 'tag' && known.digest === fact.digest
+            if (isSame) put(key, { ...known, unfollowed: seq })
+          } else if (fact.type === 'tag') {
+            const before = knownBefore(known, followedUpTo)
+            put(key, { digest: fact.digest, seq, unfollowed: seq, ...(before && { before }) })
+          } else remove(key)
           break
         }
+        case 'rules-followed':
+          followedUpTo = Math.max(followedUpTo, fact.seq)
+          put(followed, followedUpTo)
+          break
         case 'edge': {
           const { type: _, ...rosterEdge } = fact
           put(edge(fact.edgeId), rosterEdge)
@@ -310,7 +350,9 @@ export async function openStatements(folder: string): Promise<Statements> {
           break
         case 'rule': {
           const { type: _, ...ruleFact } = fact
-          put(rule(fact.ruleId), ruleFact)
+          const before = now(rule(fact.ruleId)) as KnownRule | undefined
+          const since = isGuarding(before) ? (before?.since ?? 0) : seq
+          put(rule(fact.ruleId), { ...ruleFact, since })
           break
         }
         case 'rule-deleted':
@@ -364,14 +406,17 @@ export async function openStatements(folder: string): Promise<Statements> {
       read(projectStream(projectId), repository(id)) as string | undefined,
     tag(projectId, repositoryId, tag) {
       const known = read(projectStream(projectId), tagKey(repositoryId, tag)) as
-        Partial<TagStatement> | undefined
-      return known?.digest === undefined ? undefined : (known as TagStatement)
+        Partial<RecordedTag> | undefined
+      return known?.digest === undefined ? undefined : (known as RecordedTag)
+    },
+    get followedSeq() {
+      return readFollowed()
     },
     hasManifest: (projectId, repositoryId, digest) =>
       read(projectStream(projectId), manifest(repositoryId, digest)) !== undefined,
     edge: (edgeId) => read('system', edge(edgeId)) as RosterEdge | undefined,
     edges: () => list<RosterEdge>('system', 'e'),
-    rules: () => list<RuleFact>('system', 'u'),
+    rules: () => list<KnownRule>('system', 'u'),
     async *selections() {
       for (const [stream, { gone, base }] of records) {
         const prefix = prefixOf(stream)
@@ -424,9 +469,14 @@ export async function openStatements(folder: string): Promise<Statements> {
         // What the log, or the stream's snapshot, has told up to here says at least as much.
         if (statement.seq <= Math.max(cursor?.seq ?? 0, record.base)) return
         const key = prefix + tagKey(repositoryId, tag)
-        const known = level.getSync(key) as { readonly seq: number } | undefined
+        const known = level.getSync(key) as RecordedTag | undefined
         if (known !== undefined && known.seq >= statement.seq) return
-        await level.put(key, statement, { sync: true })
+        const before = knownBefore(known, readFollowed())
+        const value: RecordedTag =
+          known?.digest === statement.digest
+            ? { ...known, seq: statement.seq }
+            : { ...statement, unfollowed: notYet, ...(before && { before }) }
+        await level.put(key, value, { sync: true })
         hot.delete(key)
       }),
     startSnapshot(stream) {
@@ -485,9 +535,23 @@ export async function openStatements(folder: string): Promise<Statements> {
   }
 }
 
+/** The log has not told of it yet. */
+const notYet = Number.MAX_SAFE_INTEGER
+
+/** What a tag named last of which it is known what rules make of it. */
+function knownBefore(known: RecordedTag | undefined, followedUpTo: number): Digest | undefined {
+  if (known === undefined) return undefined
+  return (known.unfollowed ?? 0) <= followedUpTo ? known.digest : known.before
+}
+
+function isGuarding(known: KnownRule | undefined): boolean {
+  return known?.enabled === true && known.guards !== undefined
+}
+
 function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
   if ('edge' in line) return [[edge(line.edge.edgeId), line.edge]]
   if ('ruleFact' in line) return [[rule(line.ruleFact.ruleId), line.ruleFact]]
+  if ('rulesFollowed' in line) return [[followed, line.rulesFollowed]]
   if ('rule' in line) return [[selection(line.rule, line.repository, line.selected), { seq: 0 }]]
   if ('project' in line) return [[project, { name: line.project, public: line.public }]]
   if ('name' in line)
@@ -495,7 +559,12 @@ function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] 
       [name(line.name), line.repository],
       [repository(line.repository), line.name],
     ]
-  if ('tag' in line) return [[tagKey(line.repository, line.tag), { digest: line.digest, seq: 0 }]]
+  if ('tag' in line) {
+    const { digest, unfollowed } = line
+    const since = unfollowed === 'next' ? notYet : unfollowed
+    const value = { digest, seq: 0, ...(since !== undefined && { unfollowed: since }) }
+    return [[tagKey(line.repository, line.tag), value]]
+  }
   return [[manifest(line.repository, line.manifest), 0]]
 }
 

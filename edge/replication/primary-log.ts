@@ -72,6 +72,7 @@ export async function openPrimaryLog({
       freshness,
       keyOf: (kid) => identity?.logKey(kid),
       isIncomplete: (repositoryId, digest) => wanted?.isIncomplete(repositoryId, digest) ?? false,
+      isGuarded: (...tag) => wanted?.isGuarded(...tag) ?? false,
       now: Date.now,
     }),
     isConnected: () => following?.isConnected() === true,

@@ -5,7 +5,8 @@ import type { RosterEdge, RuleFact } from '../../shared/replication/events.ts'
 import type { PrefetchFailure } from '../../shared/replication/lease.ts'
 import { parseSelector, selects } from '../../shared/replication/selector.ts'
 import type { Origin } from '../cache/cache-index.ts'
-import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
+import type { KnownEvent, KnownRule, Selection, Statements } from '../cache/statements.ts'
+import { createGuards, type Guards } from './guards.ts'
 
 /** What rules bring to this edge, and how far it is with that. */
 export interface Wanted {
@@ -15,6 +16,8 @@ export interface Wanted {
   applied(events: readonly KnownEvent[]): void
   /** A tag may not name this manifest yet: a rule says that all of it has to be here first. */
   isIncomplete(repositoryId: number, digest: Digest): boolean
+  /** Whether a tag that moved by this event is held back until it is known what rules make of it. */
+  isGuarded: Guards['holds']
   /** All that rules bring here. */
   roots(): readonly Digest[]
   progress(): WantedProgress
@@ -89,7 +92,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   const works = new Map<string, Work>()
   /** All that rules bring, held or not. */
   const roots = new Map<string, Digest>()
-  let rules: ReadonlyMap<number, RuleFact> = new Map()
+  let rules: ReadonlyMap<number, KnownRule> = new Map()
+  let guards = createGuards([])
   /** `repository!digest` of what a rule wants whole; made when it is asked for. */
   let incomplete: Set<string> | undefined
   /** Selections up to here are in `works`. */
@@ -136,6 +140,7 @@ export function createWanted(deps: WantedDeps): Wanted {
             .filter((rule) => isSelected(rule, me))
             .map((rule) => [rule.ruleId, rule] as const),
     )
+    guards = createGuards(rules.values())
     const selected = new Set<string>()
     for await (const selection of statements.selections()) {
       if (want(selection)) selected.add(keyOf(selection))
@@ -268,6 +273,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       )
       return incomplete.has(`${repositoryId}!${digest}`)
     },
+    isGuarded: (...tag) => guards.holds(...tag),
     roots: () => [...roots.values()],
     progress() {
       const open = [...works.values()]

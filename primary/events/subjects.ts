@@ -43,6 +43,8 @@ export function subjectsOf(fact: EventFact): readonly Subject[] {
     case 'selected':
     case 'unselected':
       return [`selection:${fact.ruleId}:${fact.repositoryId}:${fact.digest}`]
+    case 'rules-followed':
+      return []
     case 'key':
       return ['keys']
   }

@@ -118,6 +118,8 @@ export type EventFact =
       readonly ruleId: number
       readonly digest: Digest
     }
+  /** What rules make of all tags that moved up to this event stands in the log before this one. */
+  | { readonly type: 'rules-followed'; readonly seq: number }
   | {
       readonly type: 'key'
       readonly keyId: string
@@ -150,6 +152,16 @@ export interface RuleFact {
   readonly serve: 'latest' | 'complete'
   /** `os/architecture[/variant]`; empty: all. */
   readonly platforms: readonly string[]
+  /** Which tags may turn out to be this rule's when they move: none is answered before that is known. Absent: none. */
+  readonly guards?: TagGuard
+}
+
+/** Tags that a rule may select, as far as names tell. */
+export interface TagGuard {
+  /** Patterns of `project/repository`; all must match. */
+  readonly repositories: readonly string[]
+  /** Patterns of tags; all must match. */
+  readonly tags: readonly string[]
 }
 
 /** Which edges: those that every given condition selects. */

@@ -51,8 +51,16 @@ export type SnapshotLine =
   | { readonly edge: RosterEdge }
   | { readonly project: string; readonly public: boolean }
   | { readonly repository: number; readonly name: string }
-  | { readonly repository: number; readonly tag: string; readonly digest: string }
+  | {
+      readonly repository: number
+      readonly tag: string
+      readonly digest: string
+      /** Rules have not been followed up to this event, by which it moved; `next`: it has no number yet. */
+      readonly unfollowed?: number | 'next'
+    }
   | { readonly repository: number; readonly manifest: string }
   | { readonly ruleFact: RuleFact }
+  /** Up to here rules have been followed. */
+  | { readonly rulesFollowed: number }
   /** A rule brings this manifest. */
   | { readonly repository: number; readonly rule: number; readonly selected: string }

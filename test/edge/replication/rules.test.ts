@@ -44,6 +44,26 @@ async function call(method: string, path: string, body?: object): Promise<unknow
   return answer.body.length === 0 ? answer.headers['location'] : answer.json()
 }
 
+/** Keeps the primary from working out what rules select. @returns how it goes on */
+async function pauseRules(): Promise<() => Promise<void>> {
+  const held = Promise.withResolvers<void>()
+  const end = Promise.withResolvers<void>()
+  const holding = stand.primary.records.transaction().execute(async (trx) => {
+    const cursor = trx.selectFrom('log_cursors').selectAll().where('name', '=', 'replication')
+    await cursor.forUpdate().execute()
+    held.resolve()
+    await end.promise
+  })
+  await Promise.race([held.promise, holding])
+  return () => {
+    end.resolve()
+    return holding
+  }
+}
+
+const nothingWaits = async () =>
+  (await stand.primary.records.selectFrom('outbox').select('id').execute()).length === 0
+
 const idIn = (location: unknown) => Number(String(location).split('/').at(-1))
 
 /** A rule that follows, for these repositories and edges of these sites. */
@@ -144,6 +164,45 @@ describe('a rule', () => {
       const blob = await client.request('HEAD', `/v2/open/whole/blobs/${digest}`)
       assert.equal(blob.status, 200)
     }
+  })
+
+  test('that wants images whole holds a tag back also while nobody knows yet whether it selects it', async () => {
+    await createRule('late', {
+      repositories: 'open/late',
+      sites: ['rome-*'],
+      serve: 'complete',
+      filters: [
+        { type: 'name', value: 'open/late' },
+        { type: 'semver', value: '>=1.0.0' },
+      ],
+    })
+    const [old, next] = [createImage({ seed: 'late old' }), createImage({ seed: 'late next' })]
+    const client = south.client(stand.primary.admin, 'bearer')
+    const answered = async (tag: string) =>
+      (await client.request('GET', `/v2/open/late/manifests/${tag}`)).headers[
+        'docker-content-digest'
+      ]
+    for (const tag of ['1.0.0', 'latest']) {
+      await pushImage(api, 'open/late', old, tag)
+      await waitFor(tag, async () => (await answered(tag)) === old.manifest.digest)
+    }
+    const resume = await pauseRules()
+    try {
+      for (const tag of ['1.0.0', 'latest', '1.1.0']) await pushImage(api, 'open/late', next, tag)
+      await waitFor('the tags at the edge', async () => {
+        const { seq } = await stand.primary.records
+          .selectFrom('event_head')
+          .select('seq')
+          .executeTakeFirstOrThrow()
+        return (await south.metric('outport_edge_log_seq')) >= seq && (await nothingWaits())
+      })
+      const seen = [await answered('1.0.0'), await answered('latest'), await answered('1.1.0')]
+      assert.deepEqual(seen, [old.manifest.digest, old.manifest.digest, undefined])
+    } finally {
+      await resume()
+    }
+    for (const tag of ['1.0.0', 'latest', '1.1.0'])
+      await waitFor(tag, async () => (await answered(tag)) === next.manifest.digest)
   })
 
   test('follows an edge that an administrator moves', async () => {
