@@ -305,10 +305,12 @@ async function startParts({
       blob: (origin, digest) => blobs.prefetch(origin, digest, {}),
       isHeld: (digest) => cached.size(digest) !== undefined,
       pin: () => pins.mark(),
-      onHeld: ({ projectId, repositoryId }) => {
+      onHeld: ({ ruleId, projectId, repositoryId }) => {
         const repository = primaryLog.statements.repositoryName(projectId, repositoryId)
-        log.info({ repository }, 'what a rule brings is here')
+        if (ruleId > 0) log.info({ repository }, 'what a rule brings is here')
+        else log.info({ repository, preheat: -ruleId }, 'what was to be preheated is here')
       },
+      now: Date.now,
     })
   }
 
@@ -392,11 +394,11 @@ async function startParts({
       post,
       dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
       progress: () => {
-        const { failures, ...progress } = primaryLog.progress()
+        const { failures, preheats, ...progress } = primaryLog.progress()
         return {
           ...progress,
           ...(peerServer && { peerUrl: peerServer.url }),
-          report: { ...reportOf({ edge, metrics, cached }), failures },
+          report: { ...reportOf({ edge, metrics, cached }), failures, preheats },
         }
       },
       onRoster: () => peers.changed(),
@@ -460,7 +462,7 @@ function reportOf({
   readonly edge: EdgeOptions
   readonly metrics: EdgeMetrics
   readonly cached: CachedBlobs
-}): Omit<EdgeReport, 'failures'> {
+}): Omit<EdgeReport, 'failures' | 'preheats'> {
   const { hit, fill, bytes } = metrics.totals()
   return {
     version: packageJson.version,

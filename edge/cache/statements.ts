@@ -7,6 +7,7 @@ import {
   streamOfText,
   type EventFact,
   type EventStream,
+  type PreheatFact,
   type RosterEdge,
   type RuleFact,
 } from '../../shared/replication/events.ts'
@@ -115,6 +116,8 @@ export interface Statements {
   rules(): Promise<readonly KnownRule[]>
   /** All that rules select, whichever edges they are for. */
   selections(): AsyncIterable<Selection>
+  /** Preheats that were not stopped, whichever edges they are for, some that are over included. */
+  preheats(): Promise<readonly PreheatFact[]>
   /** All of it is here: a tag that names it may be answered. */
   markHeld(selection: Selection): Promise<void>
   /** What a tag named when all of that was here last; undefined: nothing that a rule wants whole. */
@@ -162,6 +165,7 @@ const edge = (id: string) => `e!${id}`
 const rule = (id: number) => `u!${id}`
 const selection = (ruleId: number, repositoryId: number, digest: string) =>
   `z!${ruleId}!${repositoryId}!${digest}`
+const preheat = (id: number) => `p!${id}`
 const heldTag = (id: number, tag: string) => `y!${id}!${tag}`
 
 const writeEvery = 1000
@@ -336,6 +340,17 @@ export async function openStatements(folder: string): Promise<Statements> {
           } else remove(key)
           break
         }
+        case 'preheat': {
+          const { type: _, ...preheatFact } = fact
+          const range = { gt: `${prefix}p!`, lt: `${prefix}p"` }
+          for await (const [key, value] of level.iterator(range))
+            if ((value as PreheatFact).until < event.at) remove(key.slice(prefix.length))
+          put(preheat(fact.preheatId), preheatFact)
+          break
+        }
+        case 'preheat-ended':
+          remove(preheat(fact.preheatId))
+          break
         case 'rules-followed':
           followedUpTo = Math.max(followedUpTo, fact.seq)
           put(followed, followedUpTo)
@@ -417,6 +432,13 @@ export async function openStatements(folder: string): Promise<Statements> {
     edge: (edgeId) => read('system', edge(edgeId)) as RosterEdge | undefined,
     edges: () => list<RosterEdge>('system', 'e'),
     rules: () => list<KnownRule>('system', 'u'),
+    async preheats() {
+      const found: PreheatFact[] = []
+      for (const [stream, { gone }] of records)
+        if (gone !== true && stream !== 'system')
+          found.push(...(await list<PreheatFact>(stream, 'p')))
+      return found
+    },
     async *selections() {
       for (const [stream, { gone, base }] of records) {
         const prefix = prefixOf(stream)
@@ -551,6 +573,7 @@ function isGuarding(known: KnownRule | undefined): boolean {
 function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
   if ('edge' in line) return [[edge(line.edge.edgeId), line.edge]]
   if ('ruleFact' in line) return [[rule(line.ruleFact.ruleId), line.ruleFact]]
+  if ('preheat' in line) return [[preheat(line.preheat.preheatId), line.preheat]]
   if ('rulesFollowed' in line) return [[followed, line.rulesFollowed]]
   if ('rule' in line) return [[selection(line.rule, line.repository, line.selected), { seq: 0 }]]
   if ('project' in line) return [[project, { name: line.project, public: line.public }]]

@@ -92,6 +92,7 @@ export async function openPrimaryLog({
         heldSeq: statements.cursor?.seq ?? 0,
         waitingBytes: 0,
         failures: [],
+        preheats: [],
       },
     follow({ edge, post, onRoster, onIdentity, ...deps }) {
       onRoster()

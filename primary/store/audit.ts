@@ -27,6 +27,7 @@ export const auditedDeeds = {
   'join-token': ['create', 'delete'],
   label: ['create', 'update', 'delete'],
   member: ['create', 'update', 'delete'],
+  preheat: ['create', 'stop'],
   project: ['create', 'update', 'delete'],
   registry: ['create', 'update', 'delete'],
   replication: ['create', 'stop'],

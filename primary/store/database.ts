@@ -8,6 +8,7 @@ import { up as enrolment } from './migrations/0004-enrolment.ts'
 import { up as edgeStates } from './migrations/0005-edge-states.ts'
 import { up as replication } from './migrations/0006-replication.ts'
 import { up as peers } from './migrations/0007-peers.ts'
+import { up as preheats } from './migrations/0010-preheats.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -57,6 +58,7 @@ const migrations = {
   '0005-edge-states': { up: edgeStates },
   '0006-replication': { up: replication },
   '0007-peers': { up: peers },
+  '0010-preheats': { up: preheats },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */

@@ -10,6 +10,7 @@ import type { SnapshotLine } from '../../shared/replication/feed.ts'
 import type { Records } from './database.ts'
 import { rosterOf } from './edges.ts'
 import { readPolicy, ruleOf } from './policies.ts'
+import { preheatsOf } from './preheats.ts'
 import { followedOf, readUnfollowed, type Unfollowed } from './rule-cursor.ts'
 import type { Schema } from './schema.ts'
 
@@ -88,6 +89,7 @@ async function readProject(trx: Transaction<Schema>, projectId: number, take: Ta
     await readRepository(trx, { id, unfollowed }, take)
   }
   await readSelections(trx, projectId, take)
+  for (const preheat of await preheatsOf(trx, projectId)) await take({ preheat })
 }
 
 /** All rules, as edges know them. */

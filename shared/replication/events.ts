@@ -118,6 +118,9 @@ export type EventFact =
       readonly ruleId: number
       readonly digest: Digest
     }
+  | ({ readonly type: 'preheat' } & PreheatFact)
+  /** It was stopped: nothing more is fetched for it, and nothing pinned. */
+  | { readonly type: 'preheat-ended'; readonly projectId: number; readonly preheatId: number }
   /** What rules make of all tags that moved up to this event stands in the log before this one. */
   | { readonly type: 'rules-followed'; readonly seq: number }
   | {
@@ -162,6 +165,20 @@ export interface TagGuard {
   readonly repositories: readonly string[]
   /** Patterns of tags; all must match. */
   readonly tags: readonly string[]
+}
+
+/** An image that some edges are to hold by a deadline, and until then. */
+export interface PreheatFact {
+  readonly preheatId: number
+  readonly projectId: number
+  readonly repositoryId: number
+  readonly digest: Digest
+  /** `os/architecture[/variant]`; empty: all. */
+  readonly platforms: readonly string[]
+  /** Ids of edges. */
+  readonly edges: readonly string[]
+  /** Epoch ms by the primary's clock. */
+  readonly until: number
 }
 
 /** Which edges: those that every given condition selects. */

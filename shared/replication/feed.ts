@@ -1,6 +1,6 @@
 import type { Envelope } from '../trust/statement.ts'
 import type { SentHeader } from './chain.ts'
-import type { RosterEdge, RuleFact } from './events.ts'
+import type { PreheatFact, RosterEdge, RuleFact } from './events.ts'
 
 /** The paths of a primary's internal listener, which asks for an edge's certificate. */
 export const internalPaths = {
@@ -60,6 +60,7 @@ export type SnapshotLine =
     }
   | { readonly repository: number; readonly manifest: string }
   | { readonly ruleFact: RuleFact }
+  | { readonly preheat: PreheatFact }
   /** Up to here rules have been followed. */
   | { readonly rulesFollowed: number }
   /** A rule brings this manifest. */
