@@ -3,6 +3,7 @@ import { certs } from './commands/certs.ts'
 import { edge } from './commands/edge.ts'
 import { edges } from './commands/edges.ts'
 import { hosts } from './commands/hosts.ts'
+import { preheat } from './commands/preheat.ts'
 import { primary } from './commands/primary.ts'
 import { up } from './commands/up.ts'
 import { describeFault } from './start-errors.ts'
@@ -10,7 +11,7 @@ import { describeFault } from './start-errors.ts'
 const outport = defineGroup(
   'outport',
   'a container registry that brings its own network of edge mirrors',
-  [up, primary, edge, edges, certs, hosts],
+  [up, primary, edge, edges, preheat, certs, hosts],
 )
 
 try {
