@@ -72,6 +72,8 @@ interface StreamRecord {
   readonly ahead: readonly string[]
   /** The project is gone: so is all that was said in it. */
   readonly gone?: boolean
+  /** The log does not reach back to it: it stands until a snapshot takes its place. */
+  readonly stale?: boolean
 }
 
 /** What a stream's state was when the primary signed it. */
@@ -97,6 +99,7 @@ export interface Statements {
   /** Remembers that it is so now. */
   markCurrent(at: number): void
   streams(): readonly EventStream[]
+  /** Whether its state is that of the log; else a snapshot has to come. */
   knows(stream: EventStream): boolean
   /** Whether the log said that this project is no more. */
   isGone(projectId: number): boolean
@@ -127,7 +130,7 @@ export interface Statements {
   /** Records a tag that the primary itself stated, unless something as new is known. */
   putTag(place: TagPlace, statement: TagStatement): Promise<void>
   startSnapshot(stream: EventStream): SnapshotWriter
-  /** Forgets where the log was, which is no more. */
+  /** Forgets where the log was, which is no more; what it said stands until snapshots come. */
   restart(): Promise<void>
   /** Forgets a stream, which this edge may not read any more. */
   drop(stream: EventStream): Promise<void>
@@ -276,7 +279,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     }
     for (const event of events) {
       const record = changedRecords.get(event.stream) ?? records.get(event.stream)
-      if (record === undefined || event.seq <= record.base) continue
+      if (record === undefined || record.stale === true || event.seq <= record.base) continue
       if (record.ahead.includes(event.bodyHash)) {
         const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
         changedRecords.set(event.stream, { ...record, ahead })
@@ -408,7 +411,7 @@ export async function openStatements(folder: string): Promise<Statements> {
       level.put(keys.current, at).catch(ignore)
     },
     streams: () => [...records.keys()],
-    knows: (stream) => records.has(stream),
+    knows: (stream) => records.has(stream) && records.get(stream)?.stale !== true,
     isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
     project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
     projectIdOf(text) {
@@ -513,6 +516,30 @@ export async function openStatements(folder: string): Promise<Statements> {
           if ((value as { readonly seq: number }).seq > seq)
             waiting.push({ type: 'put', key: prefix + key.slice(before.length), value })
       }
+      /** Images that tags named of which all is here: they stay answered until all of the new ones is. */
+      const keepWhole = async (before: string): Promise<void> => {
+        const lacking = new Set<string>()
+        let isSelected = false
+        const selections = { gt: `${before}z!`, lt: `${before}z"` }
+        for await (const [key, value] of level.iterator(selections)) {
+          isSelected = true
+          const [, , repositoryId, digest] = key.slice(before.length).split('!')
+          if ((value as { readonly isHeld?: boolean }).isHeld !== true)
+            lacking.add(`${repositoryId}!${digest}`)
+        }
+        if (!isSelected) return
+        const keep = (key: string, digest: Digest): void =>
+          void waiting.push({ type: 'put', key: `${prefix}y!${key}`, value: digest })
+        for await (const [key, value] of level.iterator({ gt: `${before}y!`, lt: `${before}y"` }))
+          keep(key.slice(`${before}y!`.length), value as Digest)
+        for await (const [key, value] of level.iterator({ gt: `${before}t!`, lt: `${before}t"` })) {
+          const place = key.slice(`${before}t!`.length)
+          const digest = knownBefore(value as RecordedTag, readFollowed())
+          const now = level.getSync(`${prefix}t!${place}`) as RecordedTag | undefined
+          if (now === undefined || digest === undefined || now.digest === digest) continue
+          if (!lacking.has(`${place.slice(0, place.indexOf('!'))}!${digest}`)) keep(place, digest)
+        }
+      }
       const flush = async (): Promise<void> => {
         const taken = waiting
         waiting = []
@@ -527,7 +554,11 @@ export async function openStatements(folder: string): Promise<Statements> {
         commit: ({ seq, ahead }) =>
           inTurn(async () => {
             const before = prefixOf(stream)
-            if (before !== undefined) await keepNewer(before, seq)
+            // Numbers of another log say nothing.
+            if (before !== undefined && records.get(stream)?.stale !== true)
+              await keepNewer(before, seq)
+            await flush()
+            if (before !== undefined) await keepWhole(before)
             await flush()
             const record: StreamRecord = { generation, base: seq, ahead }
             await level.put(keys.stream(stream), record, { sync: true })
@@ -540,7 +571,15 @@ export async function openStatements(folder: string): Promise<Statements> {
     },
     restart: () =>
       inTurn(async () => {
-        await level.del(keys.cursor, { sync: true })
+        const stale = [...records].map(([of, record]) => [of, { ...record, stale: true }] as const)
+        await level.batch<string, unknown>(
+          [
+            { type: 'del', key: keys.cursor },
+            ...stale.map(([of, value]) => ({ type: 'put', key: keys.stream(of), value }) as const),
+          ],
+          { sync: true },
+        )
+        for (const [of, record] of stale) records.set(of, record)
         cursor = undefined
       }),
     drop: (stream) =>

@@ -11,8 +11,10 @@ let api: RegistryClient
 let north: TestEdge
 let south: TestEdge
 let narrow: TestEdge
+let ending: Pick<TestContext, 'after'>
 
 before(async (t) => {
+  ending = t as unknown as TestContext
   stand = await startFedStand(t as unknown as TestContext, {
     scopes: { north: ['*'], south: ['*'], narrow: ['open'] },
   })
@@ -59,6 +61,14 @@ async function pauseRules(): Promise<() => Promise<void>> {
     end.resolve()
     return holding
   }
+}
+
+/** As when an edge was away for longer than the log is kept. */
+async function trimLog(): Promise<void> {
+  const { records } = stand.primary
+  const { seq } = await records.selectFrom('event_head').select('seq').executeTakeFirstOrThrow()
+  await records.deleteFrom('events').where('seq', '<', seq).execute()
+  await stand.primary.restart()
 }
 
 const nothingWaits = async () =>
@@ -203,6 +213,43 @@ describe('a rule', () => {
     }
     for (const tag of ['1.0.0', 'latest', '1.1.0'])
       await waitFor(tag, async () => (await answered(tag)) === next.manifest.digest)
+  })
+
+  test('brings an edge that comes back after its log is gone only what it lacks', async () => {
+    await createRule('away', {
+      repositories: 'open/away',
+      sites: ['rome-*'],
+      serve: 'complete',
+    })
+    const [old, next] = [createImage({ seed: 'away old' }), createImage({ seed: 'away next' })]
+    await pushImage(api, 'open/away', old, 'v1')
+    const answered = async () =>
+      (
+        await south
+          .client(stand.primary.admin, 'bearer')
+          .request('GET', '/v2/open/away/manifests/v1')
+      ).headers['docker-content-digest']
+    await waitFor('the first image', async () => (await answered()) === old.manifest.digest)
+    await south.stop()
+    const resume = await pauseRules()
+    const from = stand.primaryLog.length
+    try {
+      await pushImage(api, 'open/away', next, 'v1')
+      await waitFor('the log', nothingWaits)
+      await trimLog()
+      south = await stand.startEdge(ending, { id: 'south', data: south.data })
+      // The snapshot says where the tag is, and that nobody knows yet what the rule makes of it.
+      assert.equal(await answered(), old.manifest.digest)
+    } finally {
+      await resume()
+    }
+    await waitFor('the next one', async () => (await answered()) === next.manifest.digest)
+    const asked = stand.primaryLog.slice(from)
+    assert.ok(asked.some(({ route }) => String(route).startsWith('/snapshots')))
+    const count = (of: string) => asked.filter(({ route }) => route === of).length
+    const gets = asked.filter(({ method }) => method === 'GET')
+    assert.equal(count('blob'), blobsOf(next).length)
+    assert.equal(gets.filter(({ route }) => route === 'manifest').length, 1)
   })
 
   test('follows an edge that an administrator moves', async () => {
