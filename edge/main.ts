@@ -40,6 +40,7 @@ import { namesOf } from './mirror/names.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
+import { createPrune } from './mirror/prune.ts'
 import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
@@ -394,9 +395,10 @@ async function startParts({
       post,
       dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
       progress: () => {
-        const { failures, preheats, ...progress } = primaryLog.progress()
+        const { failures, preheats, heldSeq, waitingBytes } = primaryLog.progress()
         return {
-          ...progress,
+          heldSeq,
+          waitingBytes,
           ...(peerServer && { peerUrl: peerServer.url }),
           report: { ...reportOf({ edge, metrics, cached }), failures, preheats },
         }
@@ -405,6 +407,20 @@ async function startParts({
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
+  }
+  const { prune: pruning } = edge.cache
+  if (identity !== undefined && edge.follow && pruning.mode !== 'off') {
+    const prune = createPrune({
+      options: { ...pruning, mode: pruning.mode },
+      upstream: primaryOf(edge).id,
+      blobs: cached,
+      isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
+      kept: () => pins.all(),
+      log,
+      now: Date.now,
+    })
+    closers.push(() => prune.close())
+    prune.start()
   }
   const operator = await createMetricsServer({
     ...edge.metrics,

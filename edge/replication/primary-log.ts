@@ -93,6 +93,7 @@ export async function openPrimaryLog({
         waitingBytes: 0,
         failures: [],
         preheats: [],
+        isWhole: false,
       },
     follow({ edge, post, onRoster, onIdentity, ...deps }) {
       onRoster()

@@ -34,6 +34,8 @@ export interface WantedProgress {
   readonly waitingBytes: number
   readonly failures: readonly PrefetchFailure[]
   readonly preheats: readonly PreheatReport[]
+  /** Whether all that rules and preheats bring is known, and here. */
+  readonly isWhole: boolean
 }
 
 /** An image of which all that is missing is fetched. */
@@ -313,6 +315,7 @@ export function createWanted(deps: WantedDeps): Wanted {
         heldSeq: Math.max(0, Math.min(readSeq, first - 1)),
         waitingBytes: all.reduce((sum, work) => sum + missingBytes(work), 0),
         failures,
+        isWhole: works.size === 0 && reading === undefined && readSeq === statements.cursor?.seq,
         preheats: preheats.report((key) => works.get(key)),
       }
     },

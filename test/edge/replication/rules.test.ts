@@ -16,7 +16,7 @@ let ending: Pick<TestContext, 'after'>
 before(async (t) => {
   ending = t as unknown as TestContext
   stand = await startFedStand(t as unknown as TestContext, {
-    scopes: { north: ['*'], south: ['*'], narrow: ['open'] },
+    scopes: { north: ['*'], south: ['*'], narrow: ['open'], pruner: ['*'] },
   })
   api = stand.primary.client(stand.primary.admin)
   for (const [name, isPublic] of [
@@ -250,6 +250,29 @@ describe('a rule', () => {
     const gets = asked.filter(({ method }) => method === 'GET')
     assert.equal(count('blob'), blobsOf(next).length)
     assert.equal(gets.filter(({ route }) => route === 'manifest').length, 1)
+  })
+
+  test('is all that an edge holds that prunes', async (t) => {
+    const prune = { mode: 'on', limit: 100, every: '1s' }
+    const pruner = await stand.startEdge(t, { id: 'pruner', edge: { cache: { prune } } })
+    const rule = { repositories: 'open/stays', sites: ['oulu'] }
+    await call('PUT', '/edges/pruner', { site: 'oulu' })
+    await createRule('stays', rule)
+    const [stays, goes] = [createImage({ seed: 'stays' }), createImage({ seed: 'goes' })]
+    await pushImage(api, 'open/stays', stays, 'v1')
+    await pushImage(api, 'open/goes', goes, 'v1')
+    const client = pruner.client(stand.primary.admin, 'bearer')
+    const pull = async (image: Image, name: string) => {
+      for (const path of ['manifests/v1', ...blobsOf(image).map(({ digest }) => `blobs/${digest}`)])
+        assert.equal((await client.request('GET', `/v2/open/${name}/${path}`)).status, 200)
+    }
+    await pull(goes, 'goes')
+    await waitFor('what the rule brings alone', async () => (await held(pruner)) === sizeOf(stays))
+    const pruned = pruner.log.filter(({ msg }) => msg === 'what nothing keeps here was pruned')
+    assert.ok(pruned.length > 0)
+    // What has gone comes again for who asks.
+    await pull(goes, 'goes')
+    await pull(stays, 'stays')
   })
 
   test('follows an edge that an administrator moves', async () => {
