@@ -90,7 +90,7 @@ export function createPreheatService(deps: PreheatDeps) {
     const all = (await roster.list()).filter(
       ({ scope }) => seesAllEdges || covers(scope, project.id),
     )
-    const edges = await chosenOf(target, all)
+    const edges = await chosenOf(target, { all, seesAllEdges })
     if (edges.length === 0) throw new ApiError('BAD_REQUEST', 'edges: these are none')
     if (edges.length > maxEdges)
       throw new ApiError('BAD_REQUEST', `edges: these are more than ${maxEdges}`)
@@ -99,11 +99,14 @@ export function createPreheatService(deps: PreheatDeps) {
 
   async function chosenOf(
     target: PreheatTarget,
-    all: readonly RosterMember[],
+    {
+      all,
+      seesAllEdges,
+    }: { readonly all: readonly RosterMember[]; readonly seesAllEdges: boolean },
   ): Promise<readonly RosterMember[]> {
     if ('selector' in target) return membersOf(target.selector, all)
     if ('registryId' in target) {
-      const registry = await registries.get(target.registryId)
+      const registry = seesAllEdges ? await registries.get(target.registryId) : undefined
       if (registry === undefined)
         throw new ApiError('BAD_REQUEST', `registry_id: there is no registry ${target.registryId}`)
       return membersOf(registry.selector, all)
