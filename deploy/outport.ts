@@ -4,6 +4,7 @@ import { edge } from './commands/edge.ts'
 import { edges } from './commands/edges.ts'
 import { hosts } from './commands/hosts.ts'
 import { keys } from './commands/keys.ts'
+import { preheat } from './commands/preheat.ts'
 import { primary } from './commands/primary.ts'
 import { up } from './commands/up.ts'
 import { describeFault } from './start-errors.ts'
@@ -11,7 +12,7 @@ import { describeFault } from './start-errors.ts'
 const outport = defineGroup(
   'outport',
   'a container registry that brings its own network of edge mirrors',
-  [up, primary, edge, edges, keys, certs, hosts],
+  [up, primary, edge, edges, preheat, keys, certs, hosts],
 )
 
 try {

@@ -341,6 +341,25 @@ const edgeSchema = group({
           'Images that stay in the cache, once they are here, whoever needs room; not what a tag has moved away from. Together they may have 80 % of it, above that some go too.',
       },
     ),
+    prune: group({
+      mode: choice(['off', 'dry_run', 'on'], {
+        default: 'off',
+        description:
+          "Whether images of the primary go that nothing keeps here: no rule, preheat or pin. `dry_run` says in the log what would go. Other registries' stay.",
+      }),
+      limit: count({
+        default: 20,
+        minimum: 1,
+        maximum: 100,
+        description:
+          "Per cent of the primary's bytes that may go at once: if it would be more, none goes, and the log says so. 100: whatever it is.",
+      }),
+      every: duration({
+        default: '1h',
+        minimum: 1000,
+        description: 'How often. What came since half as long ago stays.',
+      }),
+    }),
     proof_ttl: duration({
       default: '24h',
       description:

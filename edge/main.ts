@@ -42,6 +42,7 @@ import { namesOf } from './mirror/names.ts'
 import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
+import { createPrune } from './mirror/prune.ts'
 import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
@@ -344,10 +345,12 @@ async function startParts({
       blob: (origin, digest) => blobs.prefetch(origin, digest, {}),
       isHeld: (digest) => cached.size(digest) !== undefined,
       pin: () => pins.mark(),
-      onHeld: ({ projectId, repositoryId }) => {
+      onHeld: ({ ruleId, projectId, repositoryId }) => {
         const repository = primaryLog.statements.repositoryName(projectId, repositoryId)
-        log.info({ repository }, 'what a rule brings is here')
+        if (ruleId > 0) log.info({ repository }, 'what a rule brings is here')
+        else log.info({ repository, preheat: -ruleId }, 'what was to be preheated is here')
       },
+      now: Date.now,
     })
   }
 
@@ -457,9 +460,10 @@ async function startParts({
       post,
       dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
       progress: () => {
-        const { failures, ...progress } = primaryLog.progress()
+        const { failures, preheats, heldSeq, waitingBytes } = primaryLog.progress()
         return {
-          ...progress,
+          heldSeq,
+          waitingBytes,
           ...(peerServer && { peerUrl: peerServer.url }),
           report: {
             ...reportOf({ edge, metrics, cached }),
@@ -467,6 +471,7 @@ async function startParts({
             transfers: httpMetrics.running(),
             draining: leaving.isLeaving,
             failures,
+            preheats,
           },
         }
       },
@@ -479,6 +484,20 @@ async function startParts({
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
+  }
+  const { prune: pruning } = edge.cache
+  if (identity !== undefined && edge.follow && pruning.mode !== 'off') {
+    const prune = createPrune({
+      options: { ...pruning, mode: pruning.mode },
+      upstream: primaryOf(edge).id,
+      blobs: cached,
+      isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
+      kept: () => pins.all(),
+      log,
+      now: Date.now,
+    })
+    closers.push(() => prune.close())
+    prune.start()
   }
   const operator = await createMetricsServer({
     ...edge.metrics,
@@ -531,7 +550,7 @@ function reportOf({
   readonly edge: EdgeOptions
   readonly metrics: EdgeMetrics
   readonly cached: CachedBlobs
-}): Omit<EdgeReport, 'failures' | 'lastError'> {
+}): Omit<EdgeReport, 'failures' | 'preheats' | 'lastError'> {
   const { hit, fill, bytes } = metrics.totals()
   return {
     version: packageJson.version,

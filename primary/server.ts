@@ -22,6 +22,7 @@ import type { RepositoryRouteDeps } from './projects/repository-routes.ts'
 import { registryRoutes, type RegistryRouteDeps } from './registry/routes.ts'
 import type { ExecutionRouteDeps } from './replication/execution-routes.ts'
 import type { PolicyRouteDeps } from './replication/policy-routes.ts'
+import type { PreheatRouteDeps } from './replication/preheat-routes.ts'
 import type { RegistryRouteDeps as DestinationRouteDeps } from './replication/registry-routes.ts'
 import { replicationRoutes } from './replication/routes.ts'
 import { systemRoutes, versionRoutes, type SystemRouteDeps } from './system/routes.ts'
@@ -38,7 +39,10 @@ export interface Rooms {
   readonly audit: AuditRouteDeps
   readonly edges: EdgeRouteDeps
   readonly keys: KeyRouteDeps
-  readonly replication: DestinationRouteDeps & PolicyRouteDeps & ExecutionRouteDeps
+  readonly replication: DestinationRouteDeps &
+    PolicyRouteDeps &
+    ExecutionRouteDeps &
+    PreheatRouteDeps
   readonly system: SystemRouteDeps
 }
 

@@ -33,6 +33,7 @@ import { createProjectService, visibilityOf } from './projects/projects.ts'
 import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
 import { createExecutionService } from './replication/executions.ts'
 import { startRuleFollower } from './replication/follow.ts'
+import { createPreheatService } from './replication/preheats.ts'
 import { createRuleReader } from './replication/rule-reader.ts'
 import type { Rooms } from './server.ts'
 import { createAccounts } from './store/accounts.ts'
@@ -48,7 +49,9 @@ import { createEvents } from './store/events.ts'
 import { createExecutions } from './store/executions.ts'
 import { createJoinTokens } from './store/join-tokens.ts'
 import { createLabels } from './store/labels.ts'
+import { createManifests } from './store/manifests.ts'
 import { createMembers } from './store/members.ts'
+import { createPreheats } from './store/preheats.ts'
 import { createPolicies } from './store/policies.ts'
 import { createProjects } from './store/projects.ts'
 import { createRegistries } from './store/registries.ts'
@@ -115,6 +118,9 @@ export function createServices(deps: ServiceDeps): Services {
     executions: createExecutions(records),
     selections: createSelections(records),
     roster: createRoster(records),
+    preheats: createPreheats(records),
+    tags: createTags(records),
+    manifests: createManifests(records),
   }
   const { accounts, robots, edges, joinTokens, projects, members, catalog, labels, audit } = stores
   const passwords = createPasswords()
@@ -145,6 +151,7 @@ export function createServices(deps: ServiceDeps): Services {
   const { registries, policies, selections, roster } = stores
   const plannerOf = createRuleReader(deps.log)
   const executions = createExecutionService({ ...stores, jobs: deps.jobs, plannerOf, now })
+  const preheats = createPreheatService({ ...stores, onFacts: () => deps.relay.wake(), now })
   return {
     registry,
     startRules: () => {
@@ -154,7 +161,7 @@ export function createServices(deps: ServiceDeps): Services {
       })
       const { follower, relay, log } = deps
       const onFacts = () => relay.wake()
-      const rules = { selections, executions, follower, onFacts, plannerOf, log, now }
+      const rules = { selections, executions, preheats, follower, onFacts, plannerOf, log, now }
       return startRuleFollower(rules).stop
     },
     bootstrap: createBootstrap({ accounts, projects, edges, passwords, now }),
@@ -242,6 +249,9 @@ export function createServices(deps: ServiceDeps): Services {
         roster,
         executions,
         executionList: stores.executions,
+        preheats,
+        preheatList: stores.preheats,
+        guard,
         projects,
         now,
       },

@@ -10,6 +10,7 @@ import { createEvictor, type EvictionObserver, type Evictor } from './evict.ts'
 import { createParts } from './parts.ts'
 import { createProofs, isContentOf, type CheckedFile, type Doubt } from './proofs.ts'
 import type { Share } from './shares.ts'
+import type { HeldBlob } from './gdsf.ts'
 import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
@@ -52,6 +53,16 @@ export interface CachedBlobs {
   check(digest: Digest, pause: (bytes: number) => Promise<void>): Promise<void>
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
   drop(digest: Digest): Promise<void>
+  /**
+   * Lets a held blob go, unless it is pinned, read, or was proved later than that.
+   * @param provedBefore epoch ms
+   * @returns whether it went
+   */
+  prune(digest: Digest, provedBefore: number): Promise<boolean>
+  /** Every held blob. */
+  list(): Promise<readonly HeldBlob[]>
+  /** The upstreams of the repositories that a blob was brought for. */
+  upstreamsOf(digest: Digest): Promise<ReadonlySet<string>>
   /** Held bytes and blobs, for the metrics. */
   readonly total: { readonly bytes: number; readonly count: number }
   /** Bytes that may be held, those on their way, and those that are pinned. */
@@ -253,6 +264,7 @@ export async function createCachedBlobs({
     now,
     observer: eviction,
   })
+  let pinned: ReadonlySet<Digest> = new Set()
   const linkOf = (origin: Origin, digest: Digest): Link | undefined => {
     const link = unwritten.get(linkKey(origin, digest)) ?? index.link(origin, digest)
     return link?.project === origin.project ? link : undefined
@@ -265,7 +277,20 @@ export async function createCachedBlobs({
     fetched: (digest, blob) => evictor.fetched(digest, blob),
     used: (digest) => evictor.used(digest),
     demote: (digest) => evictor.demote(digest),
-    setPins: (pins) => evictor.setPins(pins),
+    setPins(pins) {
+      pinned = pins
+      evictor.setPins(pins)
+    },
+    async prune(digest, provedBefore) {
+      const { provedAt = 0 } = index.stored(digest) ?? {}
+      if (pinned.has(digest) || provedAt >= provedBefore) return false
+      return evict(digest)
+    },
+    list: () => index.listHeld(),
+    async upstreamsOf(digest) {
+      const lines = await files.readLinks(digest)
+      return new Set(lines.flatMap((line) => parseLink(line)?.origin.upstream ?? []))
+    },
     async open(digest, doubt) {
       const entry = index.stored(digest)
       if (entry === undefined) return undefined

@@ -7,6 +7,7 @@ import {
   streamOfText,
   type EventFact,
   type EventStream,
+  type PreheatFact,
   type RosterEdge,
   type RuleFact,
 } from '../../shared/replication/events.ts'
@@ -29,6 +30,20 @@ export interface KnownEvent {
 export interface TagStatement {
   readonly digest: Digest
   readonly seq: number
+}
+
+/** A tag as it is recorded. */
+export interface RecordedTag extends TagStatement {
+  /** What rules make of it is known once they have been followed up to this event; absent: it is. */
+  readonly unfollowed?: number
+  /** What it named when that was last known of it. */
+  readonly before?: Digest
+}
+
+/** A rule, and since when it says what it does of tags. */
+export interface KnownRule extends RuleFact {
+  /** Tags that moved up to this event it does not hold back; absent: 0. */
+  readonly since?: number
 }
 
 /** A manifest that a rule brings to its edges. */
@@ -60,6 +75,8 @@ interface StreamRecord {
   readonly ahead: readonly string[]
   /** The project is gone: so is all that was said in it. */
   readonly gone?: boolean
+  /** The log does not reach back to it: it stands until a snapshot takes its place. */
+  readonly stale?: boolean
 }
 
 /** What a stream's state was when the primary signed it. */
@@ -86,7 +103,7 @@ export interface Statements {
   /** Remembers that it is so now. */
   markCurrent(at: number): void
   streams(): readonly EventStream[]
-  /** Whether its state is of the log that is followed now. */
+  /** Whether its state is that of the log; else a snapshot has to come. */
   knows(stream: EventStream): boolean
   /** Whether the log said that this project is no more. */
   isGone(projectId: number): boolean
@@ -95,15 +112,19 @@ export interface Statements {
   projectIdOf(name: string): number | undefined
   repositoryId(projectId: number, name: string): number | undefined
   repositoryName(projectId: number, repositoryId: number): string | undefined
-  tag(projectId: number, repositoryId: number, tag: string): TagStatement | undefined
+  tag(projectId: number, repositoryId: number, tag: string): RecordedTag | undefined
+  /** Up to here all is known that rules make of tags. */
+  readonly followedSeq: number
   hasManifest(projectId: number, repositoryId: number, digest: Digest): boolean
   edge(edgeId: string): RosterEdge | undefined
   /** When tokens of this subject last lost their worth, in epoch ms by the primary's clock. */
   revokedAt(subject: string): number | undefined
   edges(): Promise<readonly RosterEdge[]>
-  rules(): Promise<readonly RuleFact[]>
+  rules(): Promise<readonly KnownRule[]>
   /** All that rules select, whichever edges they are for. */
   selections(): AsyncIterable<Selection>
+  /** Preheats that were not stopped, whichever edges they are for, some that are over included. */
+  preheats(): Promise<readonly PreheatFact[]>
   /** All of it is here: a tag that names it may be answered. */
   markHeld(selection: Selection): Promise<void>
   /** What a tag named when all of that was here last; undefined: nothing that a rule wants whole. */
@@ -113,7 +134,7 @@ export interface Statements {
   /** Records a tag that the primary itself stated, unless something as new is known. */
   putTag(place: TagPlace, statement: TagStatement): Promise<void>
   startSnapshot(stream: EventStream): SnapshotWriter
-  /** Forgets where the log was, which is no more. What it said stands until what takes its place is here. */
+  /** Forgets where the log was, which is no more; what it said stands until snapshots come. */
   restart(): Promise<void>
   /** Forgets a stream, which this edge may not read any more. */
   drop(stream: EventStream): Promise<void>
@@ -148,6 +169,7 @@ const keys = {
 } as const
 // Behind a state's prefix. '!' is in no name, and sorts below all that is.
 const project = 'i'
+const followed = 'f'
 const name = (text: string) => `n!${text}`
 const repository = (id: number) => `r!${id}`
 const tagKey = (id: number, tag: string) => `t!${id}!${tag}`
@@ -156,6 +178,7 @@ const edge = (id: string) => `e!${id}`
 const rule = (id: number) => `u!${id}`
 const selection = (ruleId: number, repositoryId: number, digest: string) =>
   `z!${ruleId}!${repositoryId}!${digest}`
+const preheat = (id: number) => `p!${id}`
 const heldTag = (id: number, tag: string) => `y!${id}!${tag}`
 
 const writeEvery = 1000
@@ -201,6 +224,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     hot.set(prefix + key, { value })
     return value
   }
+  const readFollowed = (): number => (read('system', followed) as number | undefined) ?? 0
   const list = async <Value>(stream: EventStream, kind: string): Promise<readonly Value[]> => {
     const prefix = prefixOf(stream)
     if (prefix === undefined) return []
@@ -250,13 +274,26 @@ export async function openStatements(folder: string): Promise<Statements> {
     // Facts of one batch may be about one another.
     const changed = new Map<string, unknown>()
     const changedRecords = new Map<EventStream, StreamRecord>()
+    let followedUpTo = readFollowed()
+    /** A tag that a snapshot told of before it had a number: rules are waited for up to this one. */
+    const followNumbered = ({ fact, seq }: KnownEvent, { generation }: StreamRecord): void => {
+      if (fact.type !== 'tag') return
+      const key =
+        keys.state(projectStream(fact.projectId), generation) + tagKey(fact.repositoryId, fact.tag)
+      const known = (changed.has(key) ? changed.get(key) : level.getSync(key)) as
+        RecordedTag | undefined
+      if (known?.digest !== fact.digest || known.unfollowed === undefined) return
+      const value = { ...known, unfollowed: seq }
+      changed.set(key, value)
+      operations.push({ type: 'put', key, value })
+    }
     for (const event of events) {
       const record = changedRecords.get(event.stream) ?? records.get(event.stream)
-      if (record === undefined || epochOf(record) !== head.epoch || event.seq <= record.base)
-        continue
+      if (record === undefined || !isOf(record, head.epoch) || event.seq <= record.base) continue
       if (record.ahead.includes(event.bodyHash)) {
         const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
         changedRecords.set(event.stream, { ...record, ahead })
+        followNumbered(event, record)
         continue
       }
       const prefix = keys.state(event.stream, record.generation)
@@ -305,13 +342,32 @@ export async function openStatements(folder: string): Promise<Statements> {
         case 'tag':
         case 'tag-deleted': {
           const key = tagKey(fact.repositoryId, fact.tag)
-          const known = now(key) as { readonly seq: number } | undefined
+          const known = now(key) as RecordedTag | undefined
           // What the primary stated since then is newer.
-          if (known !== undefined && known.seq > seq) break
-          if (fact.type === 'tag') put(key, { digest: fact.digest, seq })
-          else remove(key)
+          if (known !== undefined && known.seq > seq) {
+            const isSame = fact.type === 'tag' && known.digest === fact.digest
+            if (isSame) put(key, { ...known, unfollowed: seq })
+          } else if (fact.type === 'tag') {
+            const before = knownBefore(known, followedUpTo)
+            put(key, { digest: fact.digest, seq, unfollowed: seq, ...(before && { before }) })
+          } else remove(key)
           break
         }
+        case 'preheat': {
+          const { type: _, ...preheatFact } = fact
+          const range = { gt: `${prefix}p!`, lt: `${prefix}p"` }
+          for await (const [key, value] of level.iterator(range))
+            if ((value as PreheatFact).until < event.at) remove(key.slice(prefix.length))
+          put(preheat(fact.preheatId), preheatFact)
+          break
+        }
+        case 'preheat-ended':
+          remove(preheat(fact.preheatId))
+          break
+        case 'rules-followed':
+          followedUpTo = Math.max(followedUpTo, fact.seq)
+          put(followed, followedUpTo)
+          break
         case 'edge': {
           const { type: _, ...rosterEdge } = fact
           put(edge(fact.edgeId), rosterEdge)
@@ -322,7 +378,9 @@ export async function openStatements(folder: string): Promise<Statements> {
           break
         case 'rule': {
           const { type: _, ...ruleFact } = fact
-          put(rule(fact.ruleId), ruleFact)
+          const before = now(rule(fact.ruleId)) as KnownRule | undefined
+          const since = isGuarding(before) ? (before?.since ?? 0) : seq
+          put(rule(fact.ruleId), { ...ruleFact, since })
           break
         }
         case 'rule-deleted':
@@ -365,7 +423,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     streams: () => [...records.keys()],
     knows(stream) {
       const record = records.get(stream)
-      return record !== undefined && epochOf(record) === cursor?.epoch
+      return record !== undefined && isOf(record, cursor?.epoch)
     },
     isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
     project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
@@ -379,14 +437,24 @@ export async function openStatements(folder: string): Promise<Statements> {
       read(projectStream(projectId), repository(id)) as string | undefined,
     tag(projectId, repositoryId, tag) {
       const known = read(projectStream(projectId), tagKey(repositoryId, tag)) as
-        Partial<TagStatement> | undefined
-      return known?.digest === undefined ? undefined : (known as TagStatement)
+        Partial<RecordedTag> | undefined
+      return known?.digest === undefined ? undefined : (known as RecordedTag)
+    },
+    get followedSeq() {
+      return readFollowed()
     },
     hasManifest: (projectId, repositoryId, digest) =>
       read(projectStream(projectId), manifest(repositoryId, digest)) !== undefined,
     edge: (edgeId) => read('system', edge(edgeId)) as RosterEdge | undefined,
     edges: () => list<RosterEdge>('system', 'e'),
-    rules: () => list<RuleFact>('system', 'u'),
+    rules: () => list<KnownRule>('system', 'u'),
+    async preheats() {
+      const found: PreheatFact[] = []
+      for (const [stream, { gone }] of records)
+        if (gone !== true && stream !== 'system')
+          found.push(...(await list<PreheatFact>(stream, 'p')))
+      return found
+    },
     async *selections() {
       for (const [stream, { gone, base }] of records) {
         const prefix = prefixOf(stream)
@@ -436,13 +504,18 @@ export async function openStatements(folder: string): Promise<Statements> {
         const record = records.get(projectStream(projectId))
         const prefix = prefixOf(projectStream(projectId))
         if (record === undefined || prefix === undefined) return
-        if (epochOf(record) !== cursor?.epoch) return
+        if (cursor === undefined || !isOf(record, cursor.epoch)) return
         // What the log, or the stream's snapshot, has told up to here says at least as much.
         if (statement.seq <= Math.max(cursor.seq, record.base)) return
         const key = prefix + tagKey(repositoryId, tag)
-        const known = level.getSync(key) as { readonly seq: number } | undefined
+        const known = level.getSync(key) as RecordedTag | undefined
         if (known !== undefined && known.seq >= statement.seq) return
-        await level.put(key, statement, { sync: true })
+        const before = knownBefore(known, readFollowed())
+        const value: RecordedTag =
+          known?.digest === statement.digest
+            ? { ...known, seq: statement.seq }
+            : { ...statement, unfollowed: notYet, ...(before && { before }) }
+        await level.put(key, value, { sync: true })
         hot.delete(key)
       }),
     startSnapshot(stream) {
@@ -457,6 +530,30 @@ export async function openStatements(folder: string): Promise<Statements> {
           if ((value as { readonly seq: number }).seq > seq)
             waiting.push({ type: 'put', key: prefix + key.slice(before.length), value })
       }
+      /** Images that tags named of which all is here: they stay answered until all of the new ones is. */
+      const keepWhole = async (before: string): Promise<void> => {
+        const lacking = new Set<string>()
+        let isSelected = false
+        const selections = { gt: `${before}z!`, lt: `${before}z"` }
+        for await (const [key, value] of level.iterator(selections)) {
+          isSelected = true
+          const [, , repositoryId, digest] = key.slice(before.length).split('!')
+          if ((value as { readonly isHeld?: boolean }).isHeld !== true)
+            lacking.add(`${repositoryId}!${digest}`)
+        }
+        if (!isSelected) return
+        const keep = (key: string, digest: Digest): void =>
+          void waiting.push({ type: 'put', key: `${prefix}y!${key}`, value: digest })
+        for await (const [key, value] of level.iterator({ gt: `${before}y!`, lt: `${before}y"` }))
+          keep(key.slice(`${before}y!`.length), value as Digest)
+        for await (const [key, value] of level.iterator({ gt: `${before}t!`, lt: `${before}t"` })) {
+          const place = key.slice(`${before}t!`.length)
+          const digest = knownBefore(value as RecordedTag, readFollowed())
+          const now = level.getSync(`${prefix}t!${place}`) as RecordedTag | undefined
+          if (now === undefined || digest === undefined || now.digest === digest) continue
+          if (!lacking.has(`${place.slice(0, place.indexOf('!'))}!${digest}`)) keep(place, digest)
+        }
+      }
       const flush = async (): Promise<void> => {
         const taken = waiting
         waiting = []
@@ -470,10 +567,13 @@ export async function openStatements(folder: string): Promise<Statements> {
         },
         commit: ({ epoch, seq, ahead }) =>
           inTurn(async () => {
-            const before = records.get(stream)
-            // The numbers of another epoch say nothing of what is newer.
-            if (before !== undefined && epochOf(before) === epoch)
-              await keepNewer(keys.state(stream, before.generation), seq)
+            const before = prefixOf(stream)
+            const known = records.get(stream)
+            // Numbers of another log say nothing.
+            if (before !== undefined && known !== undefined && isOf(known, epoch))
+              await keepNewer(before, seq)
+            await flush()
+            if (before !== undefined) await keepWhole(before)
             await flush()
             const record: StreamRecord = { epoch, generation, base: seq, ahead }
             await level.put(keys.stream(stream), record, { sync: true })
@@ -486,7 +586,15 @@ export async function openStatements(folder: string): Promise<Statements> {
     },
     restart: () =>
       inTurn(async () => {
-        await level.del(keys.cursor, { sync: true })
+        const stale = [...records].map(([of, record]) => [of, { ...record, stale: true }] as const)
+        await level.batch<string, unknown>(
+          [
+            { type: 'del', key: keys.cursor },
+            ...stale.map(([of, value]) => ({ type: 'put', key: keys.stream(of), value }) as const),
+          ],
+          { sync: true },
+        )
+        for (const [of, record] of stale) records.set(of, record)
         cursor = undefined
       }),
     drop: (stream) =>
@@ -503,9 +611,24 @@ export async function openStatements(folder: string): Promise<Statements> {
   }
 }
 
+/** The log has not told of it yet. */
+const notYet = Number.MAX_SAFE_INTEGER
+
+/** What a tag named last of which it is known what rules make of it. */
+function knownBefore(known: RecordedTag | undefined, followedUpTo: number): Digest | undefined {
+  if (known === undefined) return undefined
+  return (known.unfollowed ?? 0) <= followedUpTo ? known.digest : known.before
+}
+
+function isGuarding(known: KnownRule | undefined): boolean {
+  return known?.enabled === true && known.guards !== undefined
+}
+
 function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
   if ('edge' in line) return [[edge(line.edge.edgeId), line.edge]]
   if ('ruleFact' in line) return [[rule(line.ruleFact.ruleId), line.ruleFact]]
+  if ('preheat' in line) return [[preheat(line.preheat.preheatId), line.preheat]]
+  if ('rulesFollowed' in line) return [[followed, line.rulesFollowed]]
   if ('rule' in line) return [[selection(line.rule, line.repository, line.selected), { seq: 0 }]]
   if ('project' in line) return [[project, { name: line.project, public: line.public }]]
   if ('name' in line)
@@ -513,7 +636,12 @@ function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] 
       [name(line.name), line.repository],
       [repository(line.repository), line.name],
     ]
-  if ('tag' in line) return [[tagKey(line.repository, line.tag), { digest: line.digest, seq: 0 }]]
+  if ('tag' in line) {
+    const { digest, unfollowed } = line
+    const since = unfollowed === 'next' ? notYet : unfollowed
+    const value = { digest, seq: 0, ...(since !== undefined && { unfollowed: since }) }
+    return [[tagKey(line.repository, line.tag), value]]
+  }
   return [[manifest(line.repository, line.manifest), 0]]
 }
 
@@ -532,9 +660,12 @@ function readCursor(value: unknown): RecordedHead | undefined {
   return { ...head, hash: Buffer.from(hash, 'hex') }
 }
 
-/** The first one is not written down. */
-function epochOf({ epoch = 1 }: StreamRecord): number {
-  return epoch
+/** Whether a state is of the log of this epoch; the first one is not written down. */
+function isOf(
+  { epoch: told = 1, stale = false }: StreamRecord,
+  epoch: number | undefined,
+): boolean {
+  return !stale && told === epoch
 }
 
 function ignore(): void {

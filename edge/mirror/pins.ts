@@ -20,6 +20,8 @@ export interface Pins {
   changed(origin: Origin): void
   /** Resolves when the cache knows of all pins. */
   mark(): Promise<void>
+  /** All that is pinned now; undefined when a manifest that is to stay is not here, and so what it names is not known. */
+  all(): Promise<ReadonlySet<Digest> | undefined>
 }
 
 export interface PinsDeps {
@@ -73,10 +75,15 @@ export function createPins({ pins, roots, index, blobs, onDiskFailed }: PinsDeps
     return roots
   }
 
-  const markOnce = async (): Promise<void> => {
+  const readRoots = async (): Promise<readonly Digest[]> => {
+    const found = [...roots()]
+    for (const pin of pins) found.push(...(await rootsOf(pin)))
+    return found
+  }
+
+  const closureOf = async (from: readonly Digest[]): Promise<ReadonlySet<Digest>> => {
     const found = new Set<Digest>()
-    const left: Digest[] = [...roots()]
-    for (const pin of pins) left.push(...(await rootsOf(pin)))
+    const left = [...from]
     for (let digest = left.pop(); digest !== undefined; digest = left.pop()) {
       if (found.has(digest)) continue
       found.add(digest)
@@ -84,8 +91,10 @@ export function createPins({ pins, roots, index, blobs, onDiskFailed }: PinsDeps
       for (const blob of names.blobs) found.add(blob)
       left.push(...names.manifests)
     }
-    blobs.setPins(found)
+    return found
   }
+
+  const markOnce = async (): Promise<void> => blobs.setPins(await closureOf(await readRoots()))
 
   /** What changes while it runs is marked once more. */
   const markUntilStill = async (): Promise<void> => {
@@ -111,6 +120,12 @@ export function createPins({ pins, roots, index, blobs, onDiskFailed }: PinsDeps
       if (isPinned) mark().catch(onDiskFailed)
     },
     mark,
+    async all() {
+      const from = await readRoots()
+      for (const digest of from)
+        if (!known.has(digest) && (await blobs.readAll(digest)) === undefined) return undefined
+      return closureOf(from)
+    },
   }
 }
 

@@ -110,6 +110,18 @@ export function createTags(deps: TagsDeps): Tags {
     return isGood ? { digest: known.digest, staleMs } : undefined
   }
 
+  /** What was heard may be what a rule wants whole: only what the log says by now is answered. */
+  const resolveGuarded = async (
+    origin: Origin,
+    tag: Tag,
+    { found, request }: { readonly found: Digest; readonly request: UpstreamRequest | undefined },
+  ): Promise<ResolvedTag | undefined> => {
+    const digest = stated(origin, tag)?.digest
+    if (digest === undefined) return undefined
+    const isHere = digest === found || (await hold(origin, tag, { digest, request }))
+    return isHere ? { digest, staleMs: undefined } : undefined
+  }
+
   /**
    * Inside the lease the log's word stands and nobody is asked; but a tag that it does not have yet may just have been
    * pushed. Outside it the upstream is asked, and the log's last word stands if that fails.
@@ -135,6 +147,7 @@ export function createTags(deps: TagsDeps): Tags {
       }
       const found = await askOnce(keyOf(origin, tag, rest), () => ask(origin, tag, rest))
       if (found === undefined) deniedAt.set(keyOf(origin, tag), now())
+      else if (said.isGuarded) return await resolveGuarded(origin, tag, { found, request: rest })
       return found && { digest: found, staleMs: undefined }
     } catch (error) {
       if (isRefusal(error)) deniedAt.set(keyOf(origin, tag), now())
@@ -144,7 +157,10 @@ export function createTags(deps: TagsDeps): Tags {
       if ((deniedAt.get(keyOf(origin, tag)) ?? -Infinity) > currentAt) throw error
       const last = digest && { digest, checkedAt: currentAt }
       // What was last heard counts where it was heard since, or what the log says is not here yet.
-      const isLater = before !== undefined && (digest !== undefined || before.checkedAt > currentAt)
+      const isLater =
+        !said.isGuarded &&
+        before !== undefined &&
+        (digest !== undefined || before.checkedAt > currentAt)
       const stale =
         (await staleOf(origin, last, maxStaleMs)) ??
         (await staleOf(origin, isLater ? before : undefined, maxStaleMs))

@@ -397,7 +397,6 @@ async function openFeed({ link, statements, signal }: FeedSession, from: LogHead
     return await link.feed(from, signal)
   } catch (error) {
     if (!(error instanceof LinkRefusedError) || error.status !== 409) throw error
-    for (const stream of statements.streams()) await statements.drop(stream)
     await statements.restart()
     throw new Error('the log does not reach back to where this edge was: it takes snapshots', {
       cause: error,

@@ -84,6 +84,7 @@ export async function openPrimaryLog({
       freshness,
       keyOf: (kid) => identity?.logKey(kid),
       isIncomplete: (repositoryId, digest) => wanted?.isIncomplete(repositoryId, digest) ?? false,
+      isGuarded: (...tag) => wanted?.isGuarded(...tag) ?? false,
       now: Date.now,
     }),
     isConnected: () => following?.isConnected() === true,
@@ -113,6 +114,8 @@ export async function openPrimaryLog({
         heldSeq: statements.cursor?.seq ?? 0,
         waitingBytes: 0,
         failures: [],
+        preheats: [],
+        isWhole: false,
       },
     follow({ edge, post, onRoster, onTokenKeys, onIdentity, ...deps }) {
       onRoster()

@@ -13,8 +13,10 @@ export interface StatedTag {
   readonly digest: Digest | undefined
   /** Whether that is all that the primary has said; else it may have moved since. */
   readonly isFresh: boolean
-  /** Whether a newer one is on its way, which a rule wants whole before it is answered. */
+  /** Whether a newer one is on its way, which a rule wants whole before it is answered, or may turn out to. */
   readonly isEarly: boolean
+  /** Whether only what the log says may be answered: what is heard elsewhere may be what a rule wants whole. */
+  readonly isGuarded: boolean
   /** When it was so, in epoch ms. */
   readonly currentAt: number
   /** Milliseconds since then, beyond which it is not answered without being asked for. */
@@ -39,6 +41,8 @@ export interface StatedDeps {
   /** A tag may not name this manifest yet: a rule says that all of it has to be here first. */
   readonly keyOf: (kid: string) => KeyObject | undefined
   readonly isIncomplete: (repositoryId: number, digest: Digest) => boolean
+  /** A tag that moved by this event may turn out to be one that a rule wants whole. */
+  readonly isGuarded: (repository: string, tag: string, movedSeq: number) => boolean
   readonly now: () => number
 }
 
@@ -51,8 +55,29 @@ export function createStated({
   freshness,
   keyOf,
   isIncomplete,
+  isGuarded,
   now,
 }: StatedDeps): Stated {
+  /** Which image a tag may name: the one before stays until all of a new one is here. */
+  const whichOf = (
+    {
+      projectId,
+      repositoryId,
+    }: { readonly projectId: number; readonly repositoryId: number | undefined },
+    repository: string,
+    tag: string,
+  ): Pick<StatedTag, 'digest' | 'isEarly'> => {
+    if (repositoryId === undefined) return { digest: undefined, isEarly: false }
+    const said = statements.tag(projectId, repositoryId, tag)
+    if (said === undefined) return { digest: undefined, isEarly: false }
+    const { digest, unfollowed = 0, before } = said
+    const isIn = (of: Digest) => isIncomplete(repositoryId, of)
+    const isOpen = unfollowed > statements.followedSeq && isGuarded(repository, tag, unfollowed)
+    if (!isOpen && !isIn(digest)) return { digest, isEarly: false }
+    const last = before === undefined || isIn(before) ? undefined : before
+    return { digest: last ?? statements.heldTag(projectId, repositoryId, tag), isEarly: true }
+  }
+
   return {
     tag({ upstream: of, repository, project: projectId }, tag) {
       if (of !== upstream || projectId === undefined) return undefined
@@ -60,21 +85,21 @@ export function createStated({
       const isFresh = freshness.isFresh()
       const currentAt = isFresh ? now() : statements.currentAt
       if (statements.isGone(projectId))
-        return { digest: undefined, isFresh: true, isEarly: false, currentAt, maxStaleMs: 0 }
+        return {
+          digest: undefined,
+          isFresh: true,
+          isEarly: false,
+          isGuarded: false,
+          currentAt,
+          maxStaleMs: 0,
+        }
       if (project === undefined) return undefined
-      const repositoryId = statements.repositoryId(projectId, repository)
-      const said =
-        repositoryId === undefined
-          ? undefined
-          : statements.tag(projectId, repositoryId, tag)?.digest
-      const isEarly =
-        said !== undefined && repositoryId !== undefined && isIncomplete(repositoryId, said)
+      const place = { projectId, repositoryId: statements.repositoryId(projectId, repository) }
       return {
-        // The image before stays until all of this one is here.
-        digest: isEarly ? statements.heldTag(projectId, repositoryId, tag) : said,
+        ...whichOf(place, repository, tag),
         isFresh,
         currentAt,
-        isEarly,
+        isGuarded: isGuarded(repository, tag, Infinity),
         maxStaleMs: project.public ? Infinity : privateStaleMs,
       }
     },

@@ -2,10 +2,13 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import type { Descriptor } from '../../shared/oci/manifest.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import type { RosterEdge, RuleFact } from '../../shared/replication/events.ts'
-import type { PrefetchFailure } from '../../shared/replication/lease.ts'
+import type { PrefetchFailure, PreheatReport } from '../../shared/replication/lease.ts'
+import { isOnPlatform } from '../../shared/replication/platforms.ts'
 import { parseSelector, selects } from '../../shared/replication/selector.ts'
 import type { Origin } from '../cache/cache-index.ts'
-import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
+import type { KnownEvent, KnownRule, Selection, Statements } from '../cache/statements.ts'
+import { createGuards, type Guards } from './guards.ts'
+import { createPreheats, isPreheat, keyOf, selectionOf } from './preheats.ts'
 
 /** What rules bring to this edge, and how far it is with that. */
 export interface Wanted {
@@ -15,6 +18,8 @@ export interface Wanted {
   applied(events: readonly KnownEvent[]): void
   /** A tag may not name this manifest yet: a rule says that all of it has to be here first. */
   isIncomplete(repositoryId: number, digest: Digest): boolean
+  /** Whether a tag that moved by this event is held back until it is known what rules make of it. */
+  isGuarded: Guards['holds']
   /** All that rules bring here. */
   roots(): readonly Digest[]
   progress(): WantedProgress
@@ -28,6 +33,9 @@ export interface WantedProgress {
   /** Of what is known to be missing. */
   readonly waitingBytes: number
   readonly failures: readonly PrefetchFailure[]
+  readonly preheats: readonly PreheatReport[]
+  /** Whether all that rules and preheats bring is known, and here. */
+  readonly isWhole: boolean
 }
 
 /** An image of which all that is missing is fetched. */
@@ -56,6 +64,8 @@ export interface WantedDeps {
   readonly onFailed: (error: unknown) => void
   /** Told of what a rule brought, once it is all here. */
   readonly onHeld: (selection: Selection) => void
+  /** Epoch ms. */
+  readonly now: () => number
   readonly retryMs?: number
 }
 
@@ -69,6 +79,8 @@ const blobsAtOnce = 3
 /** What could not be got is tried again this much later, twice as late each time. */
 const firstRetryMs = 5000
 const longestRetryMs = 600_000
+/** A preheat has a deadline. */
+const longestPreheatRetryMs = 20_000
 /** After so many failures it holds nobody up: it is told of as failed, and tried on. */
 const givenUpAfter = 3
 const maxFailures = 100
@@ -78,7 +90,8 @@ interface Work {
   readonly rule: RuleFact
   failures: number
   reason: string
-  missingBytes: number
+  /** What is still to come, by its size; undefined until that is known. */
+  missing: Map<Digest, number> | undefined
   /** Not before; steady milliseconds. */
   dueAt: number
   running: boolean
@@ -91,7 +104,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   const works = new Map<string, Work>()
   /** All that rules bring, held or not. */
   const roots = new Map<string, Digest>()
-  let rules: ReadonlyMap<number, RuleFact> = new Map()
+  let rules: Map<number, KnownRule> = new Map()
+  let guards = createGuards([])
   /** `repository!digest` of what a rule wants whole; made when it is asked for. */
   let incomplete: Set<string> | undefined
   /** Selections up to here are in `works`. */
@@ -99,6 +113,7 @@ export function createWanted(deps: WantedDeps): Wanted {
   let again = false
   let reading: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
+  const preheats = createPreheats({ now: deps.now, onOver: () => void readAgain() })
   const running = new Set<Promise<void>>()
 
   const isSelected = (rule: RuleFact, me: RosterEdge): boolean =>
@@ -138,8 +153,15 @@ export function createWanted(deps: WantedDeps): Wanted {
             .filter((rule) => isSelected(rule, me))
             .map((rule) => [rule.ruleId, rule] as const),
     )
+    guards = createGuards(rules.values())
     const selected = new Set<string>()
     for await (const selection of statements.selections()) {
+      if (want(selection)) selected.add(keyOf(selection))
+    }
+    const isFor = me === undefined || me.suspended ? [] : await statements.preheats()
+    for (const preheat of preheats.set(isFor.filter(({ edges }) => edges.includes(edgeId)))) {
+      const selection = selectionOf(preheat, { seq, isHeld: preheats.isHeld(preheat.preheatId) })
+      rules.set(selection.ruleId, preheat.rule)
       if (want(selection)) selected.add(keyOf(selection))
     }
     for (const key of roots.keys()) if (!selected.has(key)) forget(key)
@@ -171,7 +193,9 @@ export function createWanted(deps: WantedDeps): Wanted {
     clearTimeout(timer)
     if (stopping.signal.aborted) return
     const now = performance.now()
-    for (const work of works.values()) {
+    // What somebody waits for comes before what is fetched for later.
+    const byTurn = [...works.values()].sort((one, other) => turnOf(one) - turnOf(other))
+    for (const work of byTurn) {
       if (running.size >= imagesAtOnce) return
       if (work.running || work.dueAt > now) continue
       work.running = true
@@ -199,7 +223,8 @@ export function createWanted(deps: WantedDeps): Wanted {
         project: selection.projectId,
       }
       await fetchImage({ origin, digest: selection.digest, platforms: rule.platforms }, work)
-      await statements.markHeld(selection)
+      if (isPreheat(selection)) preheats.markHeld(selection.ruleId)
+      else await statements.markHeld(selection)
       works.delete(keyOf(selection))
       incomplete = undefined
       deps.onHeld(selection)
@@ -210,11 +235,11 @@ export function createWanted(deps: WantedDeps): Wanted {
       work.failures++
       work.reason = error instanceof Error ? error.message : String(error)
       const after = Math.min(
-        longestRetryMs,
+        isPreheat(selection) ? longestPreheatRetryMs : longestRetryMs,
         (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1),
       )
       work.dueAt = performance.now() + after
-      if (work.failures === givenUpAfter) deps.onProgress()
+      if (work.failures === (isPreheat(selection) ? 1 : givenUpAfter)) deps.onProgress()
     }
   }
 
@@ -230,14 +255,15 @@ export function createWanted(deps: WantedDeps): Wanted {
     await collect(digest)
     await deps.pin()
     const missing = new Map([...blobs].filter(([blob]) => !deps.isHeld(blob)))
-    work.missingBytes = [...missing.values()].reduce((sum, size) => sum + size, 0)
+    work.missing = missing
+    if (isPreheat(work.selection)) deps.onProgress()
     // Those that are here for other repositories too: this one needs its own links.
     const left = blobs.keys()
     const fetchNext = async (): Promise<void> => {
       for (const blob of left) {
         stopping.signal.throwIfAborted()
         await deps.blob(origin, blob)
-        work.missingBytes -= missing.get(blob) ?? 0
+        missing.delete(blob)
       }
     }
     await Promise.all(Array.from({ length: blobsAtOnce }, fetchNext))
@@ -253,6 +279,7 @@ export function createWanted(deps: WantedDeps): Wanted {
         else if (fact.type === 'rule' || fact.type === 'rule-deleted') isOther = true
         else if (fact.type === 'edge' && fact.edgeId === edgeId) isOther = true
         else if (fact.type === 'project-deleted') isOther = true
+        else if (fact.type === 'preheat' || fact.type === 'preheat-ended') isOther = true
         else continue
         incomplete = undefined
       }
@@ -271,9 +298,11 @@ export function createWanted(deps: WantedDeps): Wanted {
       )
       return incomplete.has(`${repositoryId}!${digest}`)
     },
+    isGuarded: (...tag) => guards.holds(...tag),
     roots: () => [...roots.values()],
     progress() {
-      const open = [...works.values()]
+      const all = [...works.values()]
+      const open = all.filter(({ selection }) => !isPreheat(selection))
       const holding = open.filter(({ failures }) => failures < givenUpAfter)
       const first = leastOf(holding, ({ selection }) => selection.seq)
       const failures = open
@@ -287,12 +316,15 @@ export function createWanted(deps: WantedDeps): Wanted {
         }))
       return {
         heldSeq: Math.max(0, Math.min(readSeq, first - 1)),
-        waitingBytes: open.reduce((sum, { missingBytes }) => sum + missingBytes, 0),
+        waitingBytes: all.reduce((sum, work) => sum + missingBytes(work), 0),
         failures,
+        isWhole: works.size === 0 && reading === undefined && readSeq === statements.cursor?.seq,
+        preheats: preheats.report((key) => works.get(key)),
       }
     },
     async close() {
       stopping.abort()
+      preheats.close()
       clearTimeout(timer)
       await reading
       await Promise.all(running)
@@ -301,26 +333,18 @@ export function createWanted(deps: WantedDeps): Wanted {
 }
 
 function newWork(selection: Selection, rule: RuleFact): Work {
-  return { selection, rule, failures: 0, reason: '', missingBytes: 0, dueAt: 0, running: false }
+  return { selection, rule, failures: 0, reason: '', missing: undefined, dueAt: 0, running: false }
+}
+
+function missingBytes({ missing }: Work): number {
+  return [...(missing?.values() ?? [])].reduce((sum, size) => sum + size, 0)
+}
+
+function turnOf({ selection }: Work): number {
+  return isPreheat(selection) ? 0 : 1
 }
 
 /** Infinity of none; there may be too many of them for arguments. */
 function leastOf<Item>(items: readonly Item[], of: (item: Item) => number): number {
   return items.reduce((least, item) => Math.min(least, of(item)), Infinity)
-}
-
-function keyOf({
-  ruleId,
-  repositoryId,
-  digest,
-}: Pick<Selection, 'ruleId' | 'repositoryId' | 'digest'>): string {
-  return `${ruleId}!${repositoryId}!${digest}`
-}
-
-/** A child without a platform, or of none that anybody runs (attestations), comes along. */
-function isOnPlatform({ platform }: Descriptor, platforms: readonly string[]): boolean {
-  if (platforms.length === 0 || platform === undefined || platform.os === 'unknown') return true
-  const { os, architecture, variant } = platform
-  const name = `${os}/${architecture}`
-  return platforms.includes(name) || platforms.includes(`${name}/${variant ?? ''}`)
 }

@@ -43,6 +43,11 @@ export function subjectsOf(fact: EventFact): readonly Subject[] {
     case 'selected':
     case 'unselected':
       return [`selection:${fact.ruleId}:${fact.repositoryId}:${fact.digest}`]
+    case 'preheat':
+    case 'preheat-ended':
+      return [`preheat:${fact.preheatId}`]
+    case 'rules-followed':
+      return []
     case 'key':
       return ['keys']
   }

@@ -39,6 +39,17 @@ const model = Compile(
         Type.Object({ ruleId: count, repositoryId: count, digest: word(160), reason: word(256) }),
         { maxItems: 200 },
       ),
+      preheats: Type.Optional(
+        Type.Array(
+          Type.Object({
+            id: count,
+            isHeld: Type.Boolean(),
+            reason: word(256),
+            missing: Type.Optional(Type.Array(word(160), { maxItems: 1000 })),
+          }),
+          { maxItems: 100 },
+        ),
+      ),
     }),
   }),
 )

@@ -221,7 +221,11 @@ function readResource(value: unknown): Test<FilteredArtifact> {
 /** [image-spec, image-index.md: platform] */
 const platformGrammar = /^[a-z0-9]{1,32}\/[a-z0-9_]{1,32}(?:\/[a-z0-9.]{1,32})?$/
 
-function readPlatforms(value: unknown): readonly string[] {
+/**
+ * Reads a list of platforms: each once, sorted.
+ * @throws RangeError that says what is wrong with it
+ */
+export function readPlatforms(value: unknown): readonly string[] {
   const platforms = readList(value)
   const wrong = platforms.findIndex((platform) => !platformGrammar.test(platform))
   if (wrong >= 0)

@@ -4,6 +4,7 @@ import type { Follower } from '../events/follower.ts'
 import type { PlannerOf } from '../store/rule-planner.ts'
 import type { Selections } from '../store/selections.ts'
 import type { ExecutionService } from './executions.ts'
+import type { PreheatService } from './preheats.ts'
 
 /** Keeps what rules select up to the log, for as long as it runs. */
 export interface RuleFollower {
@@ -14,6 +15,7 @@ export interface RuleFollower {
 export interface RuleFollowerOptions {
   readonly selections: Pick<Selections, 'catchUp'>
   readonly executions: Pick<ExecutionService, 'place' | 'settle' | 'sendLost'>
+  readonly preheats: Pick<PreheatService, 'settle'>
   /** Tells that the log has grown. */
   readonly follower: Pick<Follower, 'onChange'>
   /** Called when facts were written: they need not wait to be numbered. */
@@ -31,7 +33,7 @@ const settleMs = 10_000
 
 /** Starts following; every primary does, and the cursor's lock chooses. `main.ts` stops it before it closes the database. */
 export function startRuleFollower(options: RuleFollowerOptions): RuleFollower {
-  const { selections, executions, follower, onFacts, plannerOf, log, now } = options
+  const { selections, executions, preheats, follower, onFacts, plannerOf, log, now } = options
   const bell = createBell()
   let stopped = false
   let failing = false
@@ -60,6 +62,7 @@ export function startRuleFollower(options: RuleFollowerOptions): RuleFollower {
         await catchUp()
         await executions.place()
         await settleWhenDue()
+        await preheats.settle()
         if (failing) log.info('replication rules follow the log again')
         failing = false
       } catch (err) {

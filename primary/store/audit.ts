@@ -29,6 +29,7 @@ export const auditedDeeds = {
   label: ['create', 'update', 'delete'],
   log: ['update'],
   member: ['create', 'update', 'delete'],
+  preheat: ['create', 'stop'],
   project: ['create', 'update', 'delete'],
   registry: ['create', 'update', 'delete'],
   replication: ['create', 'stop'],

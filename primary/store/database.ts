@@ -11,6 +11,7 @@ import { up as peers } from './migrations/0007-peers.ts'
 import { up as edgePulls } from './migrations/0008-edge-pulls.ts'
 import { up as keys } from './migrations/0009-keys.ts'
 import { up as edgeStanding } from './migrations/0012-edge-standing.ts'
+import { up as preheats } from './migrations/0010-preheats.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -63,6 +64,7 @@ const migrations = {
   '0008-edge-pulls': { up: edgePulls },
   '0009-keys': { up: keys },
   '0012-edge-standing': { up: edgeStanding },
+  '0010-preheats': { up: preheats },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */

@@ -2,7 +2,12 @@ import { sql, type Selectable, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
 import type { Listing } from '../../shared/api/listing.ts'
 import type { Fields } from '../../shared/api/query.ts'
-import type { EdgeSelector, EventFact } from '../../shared/replication/events.ts'
+import type {
+  EdgeSelector,
+  EventFact,
+  RuleFact,
+  TagGuard,
+} from '../../shared/replication/events.ts'
 import {
   appendAudit,
   type AuditActor,
@@ -190,8 +195,36 @@ export function createPolicies(records: Records) {
 
 /** What edges are told of a rule. */
 export function ruleFactOf(policy: Policy, selector: EdgeSelector): EventFact {
+  return { type: 'rule', ...ruleOf(policy, selector) }
+}
+
+/** A rule as edges know it. */
+export function ruleOf(policy: Policy, selector: EdgeSelector): RuleFact {
   const { id: ruleId, name, enabled, serve, platforms } = policy
-  return { type: 'rule', ruleId, name, enabled, selector, serve, platforms }
+  const guards = guardsOf(policy)
+  return { ruleId, name, enabled, selector, serve, platforms, ...(guards && { guards }) }
+}
+
+/** Whether edges hold tags back until they know what this rule makes of them. */
+export function isGuarding({ enabled, serve, trigger }: Policy): boolean {
+  return enabled && serve === 'complete' && trigger === 'event_based'
+}
+
+/** By which tags a rule may be concerned: what its other filters leave of them is told once it is known. */
+function guardsOf(policy: Policy): TagGuard | undefined {
+  if (!isGuarding(policy)) return undefined
+  const filters = policy.filters as readonly {
+    readonly type: string
+    readonly value?: unknown
+    readonly decoration?: string
+  }[]
+  const patterns = (type: string) =>
+    filters.flatMap(({ type: of, value, decoration }) =>
+      of === type && decoration !== 'excludes' && typeof value === 'string' && value !== ''
+        ? [value]
+        : [],
+    )
+  return { repositories: patterns('name'), tags: patterns('tag') }
 }
 
 /** A row as a rule. */

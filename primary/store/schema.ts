@@ -414,6 +414,47 @@ export interface TaskLogsTable {
   line: string
 }
 
+/** An image that edges are to hold by a deadline. */
+export interface PreheatsTable {
+  id: GeneratedBig
+  project_id: number
+  repository_id: number
+  /** As it was asked for: `project/repository:tag`. */
+  image: string
+  digest: string
+  platforms: readonly string[]
+  edges: ColumnType<readonly PreheatEdge[], string, string>
+  blobs: ColumnType<readonly PreheatBlob[], string, string>
+  /** sha256 of what makes two requests the same. */
+  same_as: Buffer
+  creator: string
+  status: 'Running' | 'Succeed' | 'Failed' | 'Stopped'
+  started_at: ColumnType<Date, Date, Date>
+  deadline_at: ColumnType<Date, Date, Date>
+  ended_at: NullableInstant
+  /** How it was at each edge when it ended, in the order of `edges`. */
+  outcome: ColumnType<readonly PreheatOutcome[] | null, string | null | undefined, string | null>
+}
+
+export interface PreheatEdge {
+  readonly id: string
+  readonly name: string
+}
+
+/** A manifest or blob that an edge has to hold. */
+export interface PreheatBlob {
+  readonly digest: string
+  readonly size: number
+}
+
+export interface PreheatOutcome {
+  readonly isHeld: boolean
+  /** Why not. */
+  readonly reason: string
+  /** Digests that were not there; absent: all, or nobody knows which. */
+  readonly missing?: readonly string[]
+}
+
 /** How far a follower that writes down what it makes of the log has come. */
 export interface LogCursorsTable {
   name: string
@@ -454,5 +495,6 @@ export interface Schema {
   tasks: TasksTable
   task_logs: TaskLogsTable
   log_cursors: LogCursorsTable
+  preheats: PreheatsTable
   settings: SettingsTable
 }

@@ -6,10 +6,11 @@ import { appendAudit, type Deed } from './audit.ts'
 import { chunked } from './chunks.ts'
 import type { Records } from './database.ts'
 import { endExecution, trimExecutions, type ExecutionEnd } from './executions.ts'
-import { readPolicy, type Policy } from './policies.ts'
+import { isGuarding, readPolicy, type Policy } from './policies.ts'
 import { readContents, type RepositoryContent } from './repository-content.ts'
 import { retryDeadlock } from './retry.ts'
 import { createChange, planChange, type Change, type GoneRepository } from './rule-changes.ts'
+import { rulesCursor } from './rule-cursor.ts'
 import { readNews, type News } from './rule-news.ts'
 import type { Plan, Planner, PlannerOf, Selection } from './rule-planner.ts'
 import { appendAll, writeChange } from './rule-writes.ts'
@@ -23,8 +24,6 @@ export interface PreviewedRepository {
   readonly skipped: readonly string[]
 }
 
-/** Who follows the log for all rules. */
-const cursorName = 'replication'
 /** Repositories that are looked at together. */
 const chunkRepositories = 100
 
@@ -44,7 +43,7 @@ export function createSelections(records: Records) {
           const cursor = await trx
             .selectFrom('log_cursors')
             .select(['epoch', 'seq'])
-            .where('name', '=', cursorName)
+            .where('name', '=', rulesCursor)
             .forUpdate()
             .skipLocked()
             .executeTakeFirst()
@@ -56,7 +55,7 @@ export function createSelections(records: Records) {
           await trx
             .updateTable('log_cursors')
             .set({ epoch, seq })
-            .where('name', '=', cursorName)
+            .where('name', '=', rulesCursor)
             .execute()
           return { more }
         }),
@@ -210,6 +209,24 @@ async function followNews(trx: Transaction<Schema>, { news, plannerOf, now }: Fo
     else await eachOf(trx, { ruleId: id, ids, contentsOf }, add)
     await writeEventChange(trx, { policy, change, recorded: follows, now })
   }
+  if (await isWaitedFor(trx, news))
+    await appendAll(trx, [{ type: 'rules-followed', seq: news.seq }], now)
+}
+
+/** Whether edges may hold a tag back until they know what rules make of it. */
+async function isWaitedFor(
+  trx: Transaction<Schema>,
+  { everything, repositories, rules }: News,
+): Promise<boolean> {
+  const isMoved = [...repositories.values()].some((tags) => tags.size > 0)
+  if (!everything && rules.size === 0 && !isMoved) return false
+  const rows = await trx
+    .selectFrom('replication_policies')
+    .selectAll()
+    .where('serve', '=', 'complete')
+    .where('enabled', '=', true)
+    .execute()
+  return rows.map(readPolicy).some(isGuarding)
 }
 
 /** Reads each repository once, for all rules. */

@@ -9,6 +9,9 @@ import {
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
 import type { Records } from './database.ts'
 import { rosterOf } from './edges.ts'
+import { readPolicy, ruleOf } from './policies.ts'
+import { preheatsOf } from './preheats.ts'
+import { followedOf, readUnfollowed, type Unfollowed } from './rule-cursor.ts'
 import type { Schema } from './schema.ts'
 
 /** A stream's whole state: where the log stood, and which facts are in it though they had no number yet. */
@@ -39,6 +42,7 @@ export function createSnapshots(records: Records) {
           if (projectId === undefined) {
             for (const edge of await rosterOf(trx)) await take({ edge })
             for (const ruleFact of await rulesOf(trx)) await take({ ruleFact })
+            await take({ rulesFollowed: (await followedOf(trx)).seq })
           } else await readProject(trx, projectId, take)
           return place
         })
@@ -79,11 +83,13 @@ async function readProject(trx: Transaction<Schema>, projectId: number, take: Ta
     .where('deleted_at', 'is', null)
     .orderBy('id')
     .execute()
+  const unfollowed = await readUnfollowed(trx, projectId)
   for (const { id, name } of repositories) {
     await take({ repository: id, name })
-    await readRepository(trx, id, take)
+    await readRepository(trx, { id, unfollowed }, take)
   }
   await readSelections(trx, projectId, take)
+  for (const preheat of await preheatsOf(trx, projectId)) await take({ preheat })
 }
 
 /** All rules, as edges know them. */
@@ -91,10 +97,11 @@ async function rulesOf(trx: Transaction<Schema>): Promise<readonly RuleFact[]> {
   const rows = await trx
     .selectFrom('replication_policies as p')
     .innerJoin('registries as r', 'r.id', 'p.registry_id')
-    .select(['p.id as ruleId', 'p.name', 'p.enabled', 'p.serve', 'p.platforms', 'r.selector'])
+    .selectAll('p')
+    .select('r.selector')
     .orderBy('p.id')
     .execute()
-  return rows
+  return rows.map(({ selector, ...row }) => ruleOf(readPolicy(row), selector))
 }
 
 async function readSelections(
@@ -114,7 +121,7 @@ async function readSelections(
 
 async function readRepository(
   trx: Transaction<Schema>,
-  repository: number,
+  { id: repository, unfollowed }: { readonly id: number; readonly unfollowed: Unfollowed },
   take: Take,
 ): Promise<void> {
   for (let after: string | undefined = ''; after !== undefined;) {
@@ -140,7 +147,15 @@ async function readRepository(
       .orderBy('name')
       .limit(readRows)
       .execute()
-    for (const { name, digest } of tags) await take({ repository, tag: name, digest })
+    for (const { name, digest } of tags) {
+      const since = unfollowed(repository, name)
+      await take({
+        repository,
+        tag: name,
+        digest,
+        ...(since !== undefined && { unfollowed: since }),
+      })
+    }
     after = tags.at(-1)?.name
   }
 }

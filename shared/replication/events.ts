@@ -118,6 +118,11 @@ export type EventFact =
       readonly ruleId: number
       readonly digest: Digest
     }
+  | ({ readonly type: 'preheat' } & PreheatFact)
+  /** It was stopped: nothing more is fetched for it, and nothing pinned. */
+  | { readonly type: 'preheat-ended'; readonly projectId: number; readonly preheatId: number }
+  /** What rules make of all tags that moved up to this event stands in the log before this one. */
+  | { readonly type: 'rules-followed'; readonly seq: number }
   | {
       readonly type: 'key'
       readonly keyId: string
@@ -157,6 +162,30 @@ export interface RuleFact {
   readonly serve: 'latest' | 'complete'
   /** `os/architecture[/variant]`; empty: all. */
   readonly platforms: readonly string[]
+  /** Which tags may turn out to be this rule's when they move: none is answered before that is known. Absent: none. */
+  readonly guards?: TagGuard
+}
+
+/** Tags that a rule may select, as far as names tell. */
+export interface TagGuard {
+  /** Patterns of `project/repository`; all must match. */
+  readonly repositories: readonly string[]
+  /** Patterns of tags; all must match. */
+  readonly tags: readonly string[]
+}
+
+/** An image that some edges are to hold by a deadline, and until then. */
+export interface PreheatFact {
+  readonly preheatId: number
+  readonly projectId: number
+  readonly repositoryId: number
+  readonly digest: Digest
+  /** `os/architecture[/variant]`; empty: all. */
+  readonly platforms: readonly string[]
+  /** Ids of edges. */
+  readonly edges: readonly string[]
+  /** Epoch ms by the primary's clock. */
+  readonly until: number
 }
 
 /** Which edges: those that every given condition selects. */
@@ -207,6 +236,9 @@ const knownFacts: Readonly<Record<EventFact['type'], true>> = {
   'rule-deleted': true,
   selected: true,
   unselected: true,
+  preheat: true,
+  'preheat-ended': true,
+  'rules-followed': true,
   key: true,
 }
 /** What takes something from somebody is never passed by, whatever is signed of it (DESIGN §4). */

@@ -1,6 +1,6 @@
 import type { Envelope } from '../trust/statement.ts'
 import type { SentHeader } from './chain.ts'
-import type { RosterEdge, RuleFact } from './events.ts'
+import type { PreheatFact, RosterEdge, RuleFact } from './events.ts'
 
 /** The paths of a primary's internal listener, which asks for an edge's certificate. */
 export const internalPaths = {
@@ -49,7 +49,17 @@ export interface SnapshotStatement {
 }
 
 /** By which each kind of line of a snapshot is known. */
-const lineKeys = ['edge', 'ruleFact', 'rule', 'project', 'name', 'tag', 'manifest'] as const
+const lineKeys = [
+  'edge',
+  'ruleFact',
+  'rule',
+  'rulesFollowed',
+  'preheat',
+  'project',
+  'name',
+  'tag',
+  'manifest',
+] as const
 
 /**
  * Whether this version understands a line of a snapshot, or may pass it by.
@@ -65,8 +75,17 @@ export type SnapshotLine =
   | { readonly edge: RosterEdge }
   | { readonly project: string; readonly public: boolean }
   | { readonly repository: number; readonly name: string }
-  | { readonly repository: number; readonly tag: string; readonly digest: string }
+  | {
+      readonly repository: number
+      readonly tag: string
+      readonly digest: string
+      /** Rules have not been followed up to this event, by which it moved; `next`: it has no number yet. */
+      readonly unfollowed?: number | 'next'
+    }
   | { readonly repository: number; readonly manifest: string }
   | { readonly ruleFact: RuleFact }
+  | { readonly preheat: PreheatFact }
+  /** Up to here rules have been followed. */
+  | { readonly rulesFollowed: number }
   /** A rule brings this manifest. */
   | { readonly repository: number; readonly rule: number; readonly selected: string }

@@ -46,6 +46,18 @@ export interface EdgeReport {
   readonly lastErrorIsOver?: boolean
   /** Manifests that rules selected and that it could not get. */
   readonly failures: readonly PrefetchFailure[]
+  /** Preheats that it knows of; absent: it is too old to. */
+  readonly preheats?: readonly PreheatReport[]
+}
+
+/** How far an edge is with a preheat. */
+export interface PreheatReport {
+  readonly id: number
+  readonly isHeld: boolean
+  /** What went wrong last; empty: nothing. */
+  readonly reason: string
+  /** Digests that are not there; absent: it is not known which, or they are too many to say. */
+  readonly missing?: readonly string[]
 }
 
 export interface PrefetchFailure {

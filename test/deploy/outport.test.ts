@@ -33,7 +33,7 @@ for (const command of [
 for (const [args, message] of [
   [
     ['dance'],
-    'outport: there is no command dance; the commands are up, primary, edge, edges, keys, certs, hosts\n',
+    'outport: there is no command dance; the commands are up, primary, edge, edges, preheat, keys, certs, hosts\n',
   ],
   [['up', '--primary-port', 'x'], /^outport: --primary-port must be a port .*'x'\n$/],
   [['up', '--mirror-port', '65536'], /^outport: --mirror-port must be a port .*\n$/],

@@ -15,6 +15,7 @@ import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-
 import { createRotation } from '../../primary/keys/rotation.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
 import { createExecutionService } from '../../primary/replication/executions.ts'
+import { createPreheatService } from '../../primary/replication/preheats.ts'
 import { addRooms, type Rooms } from '../../primary/server.ts'
 import { createAccounts } from '../../primary/store/accounts.ts'
 import { createArtifacts } from '../../primary/store/artifacts.ts'
@@ -30,13 +31,16 @@ import { createJoinTokens } from '../../primary/store/join-tokens.ts'
 import { createKeyRotation } from '../../primary/store/key-rotation.ts'
 import { createLabels } from '../../primary/store/labels.ts'
 import { createLogMarks } from '../../primary/store/log-mark.ts'
+import { createManifests } from '../../primary/store/manifests.ts'
 import { createMembers } from '../../primary/store/members.ts'
 import { createPolicies } from '../../primary/store/policies.ts'
+import { createPreheats } from '../../primary/store/preheats.ts'
 import { createProjects } from '../../primary/store/projects.ts'
 import { createRegistries } from '../../primary/store/registries.ts'
 import { createRobots } from '../../primary/store/robots.ts'
 import { createRoster } from '../../primary/store/roster.ts'
 import { createSelections } from '../../primary/store/selections.ts'
+import { createTags } from '../../primary/store/tags.ts'
 import { createAuthenticate } from '../../primary/tokens/authenticate.ts'
 import { createIssue } from '../../primary/tokens/issue.ts'
 import { createRefresh, refreshAudience } from '../../primary/tokens/refresh.ts'
@@ -138,6 +142,7 @@ export async function startAdmin(
   const policies = createPolicies(records)
   const executionList = createExecutions(records)
   const roster = createRoster(records)
+  const preheats = createPreheats(records)
   const logKeys = lazyKeys(records)
   const bootstrap = createBootstrap({ accounts, projects, edges, passwords, now })
   await bootstrap.ensureAdmin({ password: () => adminPassword })
@@ -208,6 +213,18 @@ export async function startAdmin(
         now,
       }),
       executionList,
+      preheats: createPreheatService({
+        preheats,
+        catalog,
+        tags: createTags(records),
+        manifests: createManifests(records),
+        registries,
+        roster,
+        onFacts: () => undefined,
+        now,
+      }),
+      preheatList: preheats,
+      guard,
       projects,
       now,
     },

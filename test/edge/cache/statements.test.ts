@@ -163,3 +163,56 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
     { numRuns: 40 },
   )
 })
+
+test('of a tag is known up to where rules must have been followed, however it is heard of', async (t) => {
+  const statements = await openStatements(await tempFolder(t))
+  const repositoryId = repositoryOf(1)
+  const place = { projectId: 1, repositoryId, tag: 'v1' }
+  const tagAt = (seq: number, digest: Digest): KnownEvent => ({
+    seq,
+    stream: 'project:1',
+    bodyHash: `body ${seq}`,
+    at: seq,
+    fact: { type: 'tag', ...place, digest },
+  })
+  const followed = (seq: number, upTo: number): KnownEvent => ({
+    seq,
+    stream: 'system',
+    bodyHash: `body ${seq}`,
+    at: seq,
+    fact: { type: 'rules-followed', seq: upTo },
+  })
+  const known = () => statements.tag(1, repositoryId, 'v1')
+  try {
+    const system = statements.startSnapshot('system')
+    await system.take({ rulesFollowed: 3 })
+    await system.commit({ stream: 'system', epoch: 1, seq: 4, ahead: [] })
+    const writer = statements.startSnapshot('project:1')
+    await writer.take({ project: 'p1', public: true })
+    await writer.take({ repository: repositoryId, name: 'p1/app' })
+    // Its event waits for a number: nobody knows yet up to where.
+    const [one, two, three] = [digestOf(1), digestOf(2), digestOf(3)]
+    await writer.take({ repository: repositoryId, tag: 'v1', digest: one, unfollowed: 'next' })
+    await writer.commit({ stream: 'project:1', epoch: 1, seq: 4, ahead: ['body 5'] })
+    await statements.apply([], headAt(4))
+    assert.ok((known()?.unfollowed ?? 0) > 1000)
+    await statements.apply([tagAt(5, one)], headAt(5))
+    assert.deepEqual([known()?.digest, known()?.unfollowed], [one, 5])
+    assert.equal(statements.followedSeq, 3)
+
+    // Of the first nothing was known when it moved on.
+    await statements.apply([tagAt(6, two)], headAt(6))
+    assert.equal(known()?.before, undefined)
+    await statements.apply([followed(7, 6)], headAt(7))
+    assert.equal(statements.followedSeq, 6)
+
+    // Heard from the primary itself, before the log has told of it.
+    await statements.putTag(place, { digest: three, seq: 9 })
+    assert.deepEqual([known()?.digest, known()?.before], [three, two])
+    assert.ok((known()?.unfollowed ?? 0) > 1000)
+    await statements.apply([tagAt(8, three)], headAt(8))
+    assert.deepEqual([known()?.digest, known()?.seq, known()?.unfollowed], [three, 9, 8])
+  } finally {
+    await statements.close()
+  }
+})

@@ -163,6 +163,7 @@ describe('where the log of the upstream is followed', () => {
     digest,
     isFresh: false,
     isEarly: false,
+    isGuarded: false,
     currentAt: 0,
     maxStaleMs: Infinity,
     ...said,
@@ -174,6 +175,19 @@ describe('where the log of the upstream is followed', () => {
     assert.equal(tags.known(origin, tag), two)
     assert.deepEqual(await tags.resolve(origin, tag), { digest: two, staleMs: undefined })
     assert.equal(asked.length, 0)
+  })
+
+  test('outside the lease what is heard is not answered where a rule may want it whole', async () => {
+    const { state, asked, tags } = createStand()
+    state.said = saying(one, { isGuarded: true })
+    const answer = tags.resolve(origin, tag)
+    asked[0]?.resolve(two)
+    assert.deepEqual(await answer, { digest: one, staleMs: undefined })
+    // The log has told of it, and what the rule makes of it.
+    const later = tags.resolve(origin, tag)
+    state.said = saying(two, { isGuarded: true })
+    asked[1]?.resolve(two)
+    assert.deepEqual(await later, { digest: two, staleMs: undefined })
   })
 
   test('what it said was deleted is not answered from what was heard before', async () => {

@@ -11,10 +11,12 @@ let api: RegistryClient
 let north: TestEdge
 let south: TestEdge
 let narrow: TestEdge
+let ending: Pick<TestContext, 'after'>
 
 before(async (t) => {
+  ending = t as unknown as TestContext
   stand = await startFedStand(t as unknown as TestContext, {
-    scopes: { north: ['*'], south: ['*'], narrow: ['open'] },
+    scopes: { north: ['*'], south: ['*'], narrow: ['open'], pruner: ['*'] },
   })
   api = stand.primary.client(stand.primary.admin)
   for (const [name, isPublic] of [
@@ -43,6 +45,34 @@ async function call(method: string, path: string, body?: object): Promise<unknow
   assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${String(answer.body)}`)
   return answer.body.length === 0 ? answer.headers['location'] : answer.json()
 }
+
+/** Keeps the primary from working out what rules select. @returns how it goes on */
+async function pauseRules(): Promise<() => Promise<void>> {
+  const held = Promise.withResolvers<void>()
+  const end = Promise.withResolvers<void>()
+  const holding = stand.primary.records.transaction().execute(async (trx) => {
+    const cursor = trx.selectFrom('log_cursors').selectAll().where('name', '=', 'replication')
+    await cursor.forUpdate().execute()
+    held.resolve()
+    await end.promise
+  })
+  await Promise.race([held.promise, holding])
+  return () => {
+    end.resolve()
+    return holding
+  }
+}
+
+/** As when an edge was away for longer than the log is kept. */
+async function trimLog(): Promise<void> {
+  const { records } = stand.primary
+  const { seq } = await records.selectFrom('event_head').select('seq').executeTakeFirstOrThrow()
+  await records.deleteFrom('events').where('seq', '<', seq).execute()
+  await stand.primary.restart()
+}
+
+const nothingWaits = async () =>
+  (await stand.primary.records.selectFrom('outbox').select('id').execute()).length === 0
 
 const idIn = (location: unknown) => Number(String(location).split('/').at(-1))
 
@@ -144,6 +174,105 @@ describe('a rule', () => {
       const blob = await client.request('HEAD', `/v2/open/whole/blobs/${digest}`)
       assert.equal(blob.status, 200)
     }
+  })
+
+  test('that wants images whole holds a tag back also while nobody knows yet whether it selects it', async () => {
+    await createRule('late', {
+      repositories: 'open/late',
+      sites: ['rome-*'],
+      serve: 'complete',
+      filters: [
+        { type: 'name', value: 'open/late' },
+        { type: 'semver', value: '>=1.0.0' },
+      ],
+    })
+    const [old, next] = [createImage({ seed: 'late old' }), createImage({ seed: 'late next' })]
+    const client = south.client(stand.primary.admin, 'bearer')
+    const answered = async (tag: string) =>
+      (await client.request('GET', `/v2/open/late/manifests/${tag}`)).headers[
+        'docker-content-digest'
+      ]
+    for (const tag of ['1.0.0', 'latest']) {
+      await pushImage(api, 'open/late', old, tag)
+      await waitFor(tag, async () => (await answered(tag)) === old.manifest.digest)
+    }
+    const resume = await pauseRules()
+    try {
+      for (const tag of ['1.0.0', 'latest', '1.1.0']) await pushImage(api, 'open/late', next, tag)
+      await waitFor('the tags at the edge', async () => {
+        const { seq } = await stand.primary.records
+          .selectFrom('event_head')
+          .select('seq')
+          .executeTakeFirstOrThrow()
+        return (await south.metric('outport_edge_log_seq')) >= seq && (await nothingWaits())
+      })
+      const seen = [await answered('1.0.0'), await answered('latest'), await answered('1.1.0')]
+      assert.deepEqual(seen, [old.manifest.digest, old.manifest.digest, undefined])
+    } finally {
+      await resume()
+    }
+    for (const tag of ['1.0.0', 'latest', '1.1.0'])
+      await waitFor(tag, async () => (await answered(tag)) === next.manifest.digest)
+  })
+
+  test('brings an edge that comes back after its log is gone only what it lacks', async () => {
+    await createRule('away', {
+      repositories: 'open/away',
+      sites: ['rome-*'],
+      serve: 'complete',
+    })
+    const [old, next] = [createImage({ seed: 'away old' }), createImage({ seed: 'away next' })]
+    await pushImage(api, 'open/away', old, 'v1')
+    const answered = async () =>
+      (
+        await south
+          .client(stand.primary.admin, 'bearer')
+          .request('GET', '/v2/open/away/manifests/v1')
+      ).headers['docker-content-digest']
+    await waitFor('the first image', async () => (await answered()) === old.manifest.digest)
+    await south.stop()
+    const resume = await pauseRules()
+    const from = stand.primaryLog.length
+    try {
+      await pushImage(api, 'open/away', next, 'v1')
+      await waitFor('the log', nothingWaits)
+      await trimLog()
+      south = await stand.startEdge(ending, { id: 'south', data: south.data })
+      // The snapshot says where the tag is, and that nobody knows yet what the rule makes of it.
+      assert.equal(await answered(), old.manifest.digest)
+    } finally {
+      await resume()
+    }
+    await waitFor('the next one', async () => (await answered()) === next.manifest.digest)
+    const asked = stand.primaryLog.slice(from)
+    assert.ok(asked.some(({ route }) => String(route).startsWith('/snapshots')))
+    const count = (of: string) => asked.filter(({ route }) => route === of).length
+    const gets = asked.filter(({ method }) => method === 'GET')
+    assert.equal(count('blob'), blobsOf(next).length)
+    assert.equal(gets.filter(({ route }) => route === 'manifest').length, 1)
+  })
+
+  test('is all that an edge holds that prunes', async (t) => {
+    const prune = { mode: 'on', limit: 100, every: '1s' }
+    const pruner = await stand.startEdge(t, { id: 'pruner', edge: { cache: { prune } } })
+    const rule = { repositories: 'open/stays', sites: ['oulu'] }
+    await call('PUT', '/edges/pruner', { site: 'oulu' })
+    await createRule('stays', rule)
+    const [stays, goes] = [createImage({ seed: 'stays' }), createImage({ seed: 'goes' })]
+    await pushImage(api, 'open/stays', stays, 'v1')
+    await pushImage(api, 'open/goes', goes, 'v1')
+    const client = pruner.client(stand.primary.admin, 'bearer')
+    const pull = async (image: Image, name: string) => {
+      for (const path of ['manifests/v1', ...blobsOf(image).map(({ digest }) => `blobs/${digest}`)])
+        assert.equal((await client.request('GET', `/v2/open/${name}/${path}`)).status, 200)
+    }
+    await pull(goes, 'goes')
+    await waitFor('what the rule brings alone', async () => (await held(pruner)) === sizeOf(stays))
+    const pruned = pruner.log.filter(({ msg }) => msg === 'what nothing keeps here was pruned')
+    assert.ok(pruned.length > 0)
+    // What has gone comes again for who asks.
+    await pull(goes, 'goes')
+    await pull(stays, 'stays')
   })
 
   test('follows an edge that an administrator moves', async () => {

@@ -364,6 +364,19 @@ const table: Readonly<Record<string, readonly Row[]>> = {
   'DELETE /replication/policies/:id': [
     { path: '/replication/policies/999', may: 'sysadmin', answers: [404] },
   ],
+  'GET /preheat': [{ path: '/preheat', may: 'sysadmin' }],
+  'POST /preheat': [
+    {
+      path: '/preheat',
+      may: nobodyElse,
+      body: { image: '{own}/none:v1', edges: ['nowhere'] },
+      answers: [404],
+    },
+  ],
+  'GET /preheat/:id': [{ path: '/preheat/999', may: 'sysadmin', answers: [404] }],
+  'PUT /preheat/:id': [
+    { path: '/preheat/999', may: 'sysadmin', body: { status: 'Stopped' }, answers: [404] },
+  ],
   'GET /replication/executions': [{ path: '/replication/executions', may: 'sysadmin' }],
   'POST /replication/executions': [
     {
