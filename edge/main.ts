@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import packageJson from '../package.json' with { type: 'json' }
 import { edgeAudience, createTokenVerifier, tokenIssuer } from '../shared/auth/token.ts'
 import { atPortOf } from '../shared/config/server-options.ts'
@@ -14,6 +15,7 @@ import type { Running, StartDeps } from '../shared/observability/program.ts'
 import { isDigest } from '../shared/oci/digest.ts'
 import type { EdgeReport } from '../shared/replication/lease.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
+import { createHedge } from '../shared/site/hedge.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
@@ -44,6 +46,7 @@ import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
 import { createPeerServer } from './peers/server.ts'
+import { watchSite } from './peers/site.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
 import { createEdgeServer } from './server.ts'
 import { createSources, type Sources } from './sources/sources.ts'
@@ -183,7 +186,14 @@ async function startParts({
   closers.push(() => primaryLog.close())
   const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
   const accessOf = (upstream: string) => optionsOf.get(upstream)?.access
+  // An edge that does not follow the log knows of no others.
+  const site = await watchSite(edge.follow ? edge.consul : undefined, {
+    listed: () => peers.listed(),
+    log,
+  })
+  closers.push(() => site.close())
   const peers = createPeers({
+    healthy: site.healthy,
     edgeId: edge.id ?? '',
     upstream: primaryOf(edge).id,
     statements: primaryLog.statements,
@@ -204,6 +214,10 @@ async function startParts({
   const sources = createSources(client, {
     mirrorsOf: createMirrors(edge.upstreams),
     peersOf: peers.of,
+    hedge: createHedge({
+      now: () => performance.now(),
+      delay: (ms, stop) => delay(ms, undefined, { signal: stop }),
+    }),
   })
   const fills = createFills({
     pool,
