@@ -410,7 +410,7 @@ async function startParts({
         return {
           ...progress,
           ...(peerServer && { peerUrl: peerServer.url }),
-          report: { ...reportOf({ edge, metrics, cached }), failures },
+          report: { ...reportOf({ edge, metrics, cached, urls }), failures },
         }
       },
       onRoster: () => peers.changed(),
@@ -454,7 +454,7 @@ function announcedOf(
     throw new Error(
       'edge.id is missing, which edge.consul needs: only an edge that its primary knows counts there',
     )
-  const [first = ''] = Object.values(urls)
+  const first = firstOf(urls)
   return {
     name: 'outport-edge',
     id,
@@ -465,13 +465,20 @@ function announcedOf(
   }
 }
 
+function firstOf(urls: Readonly<Record<string, string>>): string {
+  const [first = ''] = Object.values(urls)
+  return first
+}
+
 /** What the edge says of itself with each request for a lease. */
 function reportOf({
   edge,
   metrics,
   cached,
+  urls,
 }: {
   readonly edge: EdgeOptions
+  readonly urls: Readonly<Record<string, string>>
   readonly metrics: EdgeMetrics
   readonly cached: CachedBlobs
 }): Omit<EdgeReport, 'failures'> {
@@ -484,7 +491,8 @@ function reportOf({
     hits: hit,
     misses: fill,
     servedBytes: bytes,
-    url: edge.external_url ?? '',
+    // An address of its own is of no use to others.
+    url: edge.external_url === undefined ? '' : atPortOf(edge.external_url, firstOf(urls)),
     lastError: '',
   }
 }

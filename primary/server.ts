@@ -13,6 +13,8 @@ import { auditRoutes, type AuditRouteDeps } from './audit/routes.ts'
 import type { ArtifactRouteDeps } from './catalog/artifact-routes.ts'
 import type { LabelRouteDeps } from './catalog/label-routes.ts'
 import { catalogRoutes } from './catalog/routes.ts'
+import type { ClientEdges } from './edges/client-edges.ts'
+import { clientEdgeRoutes } from './edges/client-routes.ts'
 import { edgeRoutes, type EdgeRouteDeps } from './edges/routes.ts'
 import { projectRoomRoutes } from './projects/routes.ts'
 import type { MemberRouteDeps } from './projects/member-routes.ts'
@@ -36,6 +38,7 @@ export interface Rooms {
   readonly catalog: ArtifactRouteDeps & LabelRouteDeps
   readonly audit: AuditRouteDeps
   readonly edges: EdgeRouteDeps
+  readonly clientEdges: ClientEdges
   readonly replication: DestinationRouteDeps & PolicyRouteDeps & ExecutionRouteDeps
   readonly system: SystemRouteDeps
 }
@@ -78,6 +81,7 @@ export function addRooms(
   requirePermissions(app)
   registryRoutes(app, rooms.registry)
   tokenRoutes(app, rooms.tokens)
+  clientEdgeRoutes(app, rooms)
   versionRoutes(app)
   const api = createAdminApi(app, { guard, version, maxBodyBytes })
   accountRoutes(api, rooms.accounts)

@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { get } from 'node:https'
 import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
+import { clientEdgesPath, parseClientEdges } from '../../../shared/discovery/client-edges.ts'
 import { identityFiles } from '../../../shared/replication/identity-files.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startFakeConsul, type FakeConsul } from '../../kit/consul.ts'
@@ -21,6 +22,7 @@ before(async (t) => {
   const after = t as unknown as TestContext
   stand = await startFedStand(after, {
     scopes: { a: ['*'], b: ['*'], c: ['*'], narrow: ['library'] },
+    primary: { client_edges: ['127.0.0.*'] },
   })
   const api = stand.primary.client(stand.primary.admin)
   await stand.primary.createProject('secret', { isPublic: false })
@@ -33,7 +35,17 @@ before(async (t) => {
   }
   consul = await startFakeConsul(after)
   const edge = { peers: { port: 0 }, consul: { address: consul.url.origin } }
-  edges = await Promise.all(ids.map((id) => stand.startEdge(after, { id, edge })))
+  // Clients are not sent to a host that nobody named.
+  const urls = { a: 'http://127.0.0.1:0', b: 'http://localhost:0', c: undefined }
+  edges = await Promise.all(
+    ids.map((id) => {
+      const external_url = urls[id]
+      return stand.startEdge(after, {
+        id,
+        edge: { ...edge, ...(external_url && { external_url }) },
+      })
+    }),
+  )
   // Each tells where it is with its first lease, and hears of the others by the log.
   await waitFor('the roster', async () => {
     const rows = await stand.primary.records.selectFrom('edges').select('peer_url').execute()
@@ -87,6 +99,17 @@ async function askAsEdge(
   await once(answer, 'end')
   return answer.statusCode
 }
+
+test('the primary tells clients of the edges on hosts that its administrator named', async () => {
+  const ask = async () =>
+    parseClientEdges(await (await fetch(new URL(clientEdgesPath, stand.primary.url))).json())
+  const [one] = edges
+  const listed = await waitFor('the edge', async () => {
+    const found = await ask()
+    return found.length > 0 && found
+  })
+  assert.deepEqual(listed, [{ id: 'a', url: one?.url.origin, site: 'rack', region: undefined }])
+})
 
 describe('a site', () => {
   test('fetches what all its edges are asked for once', async () => {
