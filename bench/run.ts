@@ -14,6 +14,7 @@ const names = [
   'coalesce',
   'site',
   'fresh',
+  'discovery',
   'fill',
   'faults',
   'push',
