@@ -77,7 +77,12 @@ export function createNear(deps: NearDeps): Near {
     const isListed = ({ id }: KnownEdge) => estimates.has(id)
     // Consul orders those that it knows; where it knows nobody, all count.
     const counting = edges.some(isListed) ? edges.filter(isListed) : edges
-    return nearness.order(counting.map((edge) => ({ ...edge, estimateMs: estimates.get(edge.id) })))
+    const ordered = nearness.order(
+      counting.map((edge) => ({ ...edge, estimateMs: estimates.get(edge.id) })),
+    )
+    // Two that say to be at one place are one: a client's file with a host twice would be none.
+    const urls = new Set<string>()
+    return ordered.filter(({ endpoint: { url } }) => !urls.has(url) && urls.add(url))
   }
 
   /** Chooses, and asks whoever was chosen, until all of them answer. */

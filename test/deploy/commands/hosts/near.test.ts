@@ -20,8 +20,9 @@ function createStand(distances: Readonly<Record<string, number | undefined>>) {
     edges: () =>
       Promise.resolve(
         Object.keys(stand.distances).map((id) => {
-          const url = `https://${id}.example`
-          return { id, url, site: undefined, endpoint: { url, host: `${id}.example` } }
+          const host = `${id.split('_')[0] ?? ''}.example`
+          const url = `https://${host}`
+          return { id, url, site: undefined, endpoint: { url, host } }
         }),
       ),
     members: () => stand.members,
@@ -50,6 +51,11 @@ describe('the edges that a client is told of', () => {
   test('are the two nearest by what is measured, of those that answer', async () => {
     const { look } = createStand({ far: 80, near: 5, dead: undefined, mid: 20 })
     assert.equal(await look(), 'near mid')
+  })
+
+  test('are two places, whoever says to be there', async () => {
+    const { look } = createStand({ a: 5, a_too: 5, b: 20 })
+    assert.equal(await look(), 'a b')
   })
 
   test('change when one is silent twice, and when one comes that is much nearer', async () => {
