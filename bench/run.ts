@@ -15,6 +15,7 @@ const names = [
   'site',
   'fresh',
   'connected',
+  'discovery',
   'fill',
   'faults',
   'push',

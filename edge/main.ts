@@ -16,6 +16,7 @@ import { isDigest } from '../shared/oci/digest.ts'
 import type { EdgeReport } from '../shared/replication/lease.ts'
 import { maxReportedPulls, reportsPulls, reportsPullsHeader } from '../shared/replication/pulls.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
+import { createHedge } from '../shared/site/hedge.ts'
 import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
@@ -49,6 +50,7 @@ import { createPeers } from './peers/peers.ts'
 import { createEdgeReadiness } from './readiness.ts'
 import { createLeaving, type Leaving } from './replication/leaving.ts'
 import { createPeerServer } from './peers/server.ts'
+import { watchSite } from './peers/site.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
 import { createPullReports } from './replication/pull-reports.ts'
 import { createTrouble, type Trouble } from './replication/trouble.ts'
@@ -204,7 +206,14 @@ async function startParts({
   closers.push(() => primaryLog.close())
   const optionsOf = new Map(edge.upstreams.map((upstream) => [upstream.id, upstream]))
   const accessOf = (upstream: string) => optionsOf.get(upstream)?.access
+  // An edge that does not follow the log knows of no others.
+  const site = await watchSite(edge.follow ? edge.consul : undefined, {
+    listed: () => peers.listed(),
+    log,
+  })
+  closers.push(() => site.close())
   const peers = createPeers({
+    healthy: site.healthy,
     edgeId: edge.id ?? '',
     upstream: primaryOf(edge).id,
     statements: primaryLog.statements,
@@ -225,6 +234,10 @@ async function startParts({
   const sources = createSources(client, {
     mirrorsOf: createMirrors(edge.upstreams),
     peersOf: peers.of,
+    hedge: createHedge({
+      now: () => performance.now(),
+      delay: (ms, stop) => delay(ms, undefined, { signal: stop }),
+    }),
   })
   const fills = createFills({
     pool,
@@ -466,7 +479,7 @@ async function startParts({
           waitingBytes,
           ...(peerServer && { peerUrl: peerServer.url }),
           report: {
-            ...reportOf({ edge, metrics, cached }),
+            ...reportOf({ edge, metrics, cached, urls }),
             ...trouble.last(),
             transfers: httpMetrics.running(),
             draining: leaving.isLeaving,
@@ -530,7 +543,7 @@ function announcedOf(
     throw new Error(
       'edge.id is missing, which edge.consul needs: only an edge that its primary knows counts there',
     )
-  const [first = ''] = Object.values(urls)
+  const first = firstOf(urls)
   return {
     name: 'outport-edge',
     id,
@@ -541,13 +554,20 @@ function announcedOf(
   }
 }
 
+function firstOf(urls: Readonly<Record<string, string>>): string {
+  const [first = ''] = Object.values(urls)
+  return first
+}
+
 /** What the edge says of itself with each request for a lease. */
 function reportOf({
   edge,
   metrics,
   cached,
+  urls,
 }: {
   readonly edge: EdgeOptions
+  readonly urls: Readonly<Record<string, string>>
   readonly metrics: EdgeMetrics
   readonly cached: CachedBlobs
 }): Omit<EdgeReport, 'failures' | 'preheats' | 'lastError'> {
@@ -560,7 +580,8 @@ function reportOf({
     hits: hit,
     misses: fill,
     servedBytes: bytes,
-    url: edge.external_url ?? '',
+    // An address of its own is of no use to others.
+    url: edge.external_url === undefined ? '' : atPortOf(edge.external_url, firstOf(urls)),
   }
 }
 

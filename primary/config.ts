@@ -27,6 +27,7 @@ import {
   trustedProxiesOption,
 } from '../shared/config/server-options.ts'
 import { checkConsul, primaryConsulOption } from '../shared/discovery/options.ts'
+import { parsePattern } from '../shared/match/doublestar.ts'
 
 const primarySchema = group({
   external_url: externalUrlOption,
@@ -217,6 +218,15 @@ const primarySchema = group({
     }),
     { description: 'The edges that may pull from this primary.' },
   ),
+  client_edges: list(
+    text({
+      description: 'A host, with `*` for any characters: `edge-*.example.com`.',
+    }),
+    {
+      description:
+        'The hosts of edges that clients are told of at `/service/edges`, which `outport hosts --near` reads without a log-in: id, site, region and `external_url` of each edge that is on one of them. An edge elsewhere is not shown, whatever it says of itself. Left out: none.',
+    },
+  ),
 })
 
 /** The `primary:` part, loaded: sizes in bytes, durations in milliseconds. */
@@ -260,6 +270,7 @@ export const primarySection = defineSection({
     { reads: ['edges'], check: checkEdges },
     { reads: ['key_file'], check: checkKeyFile },
     { reads: ['consul'], check: ({ consul }, report) => checkConsul(consul, report) },
+    { reads: ['client_edges'], check: checkClientEdges },
   ],
   complete: (options, common): PrimaryOptions => ({
     ...options,
@@ -284,4 +295,17 @@ function checkKeyFile({ key_file }: RawOptions, report: Report, { data }: Common
   if (key_file !== undefined && `${key_file}/`.startsWith(`${data}/`)) {
     report('key_file', 'must lie outside the data folder, whose copies it protects')
   }
+}
+
+function checkClientEdges(
+  { client_edges: hosts }: Loaded<typeof primarySchema>,
+  report: Report,
+): void {
+  hosts.forEach((host, index) => {
+    try {
+      parsePattern(host)
+    } catch (error) {
+      report(`client_edges.${index}`, error instanceof Error ? error.message : String(error))
+    }
+  })
 }

@@ -13,6 +13,8 @@ import { auditRoutes, type AuditRouteDeps } from './audit/routes.ts'
 import type { ArtifactRouteDeps } from './catalog/artifact-routes.ts'
 import type { LabelRouteDeps } from './catalog/label-routes.ts'
 import { catalogRoutes } from './catalog/routes.ts'
+import type { ClientEdges } from './edges/client-edges.ts'
+import { clientEdgeRoutes } from './edges/client-routes.ts'
 import { edgeRoutes, type EdgeRouteDeps } from './edges/routes.ts'
 import { keyRoutes, type KeyRouteDeps } from './keys/routes.ts'
 import { projectRoomRoutes } from './projects/routes.ts'
@@ -43,6 +45,7 @@ export interface Rooms {
     PolicyRouteDeps &
     ExecutionRouteDeps &
     PreheatRouteDeps
+  readonly clientEdges: ClientEdges
   readonly system: SystemRouteDeps
 }
 
@@ -84,6 +87,7 @@ export function addRooms(
   requirePermissions(app)
   registryRoutes(app, rooms.registry)
   tokenRoutes(app, rooms.tokens)
+  clientEdgeRoutes(app, rooms)
   versionRoutes(app)
   const api = createAdminApi(app, { guard, version, maxBodyBytes })
   accountRoutes(api, rooms.accounts)

@@ -20,6 +20,7 @@ import { createRobotAccounts } from './accounts/robots.ts'
 import { createUsers } from './accounts/users.ts'
 import { createLabelService } from './catalog/labels.ts'
 import type { PrimaryOptions } from './config.ts'
+import { createClientEdges } from './edges/client-edges.ts'
 import { createEnrolment } from './edges/enrolment.ts'
 import { createInventory } from './edges/inventory.ts'
 import type { Rotation } from './keys/rotation.ts'
@@ -243,6 +244,11 @@ export function createServices(deps: ServiceDeps): Services {
         now,
       },
       keys: { rotation: deps.rotation, now },
+      clientEdges: createClientEdges({
+        roster: stores.roster,
+        hosts: options.client_edges,
+        now: () => performance.now(),
+      }),
       replication: {
         registries,
         policies,

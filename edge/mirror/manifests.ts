@@ -26,6 +26,8 @@ export interface HeldManifest {
 export interface Manifests {
   /** What a reference names, when it is in memory and, for a tag, within the upstream's TTL; undefined says nothing. */
   known(origin: Origin, reference: Reference): HeldManifest | undefined
+  /** The manifest that a digest names in the origin's repository, if it is here. */
+  held(origin: Origin, digest: Digest): Promise<HeldManifest | undefined>
   /**
    * The manifest that a digest names in the origin's repository, held or fetched; undefined when the
    * upstream does not have it.
@@ -250,6 +252,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
 
   return {
     get,
+    held,
     known(origin, reference) {
       if (reference.kind === 'digest') return inMemory(origin, reference.digest)
       const digest = tags.known(origin, reference.tag)

@@ -33,6 +33,7 @@ import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import type { Prefetch } from './prefetch.ts'
 import type { Repeats } from './repeats.ts'
+import { onlyIfHeld } from '../sources/sources.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -313,13 +314,19 @@ async function findAndSendManifest(
 
 async function findManifest(
   manifests: Manifests,
-  { origin, upstreamRequest }: Asking,
+  { request, origin, upstreamRequest }: Asking,
   reference: Reference,
 ): Promise<FoundManifest | undefined> {
+  if (reference.kind === 'digest' && upstreamRequest.isPeer === true && wantsHeldOnly(request))
+    return manifests.held(origin, reference.digest)
   if (reference.kind === 'digest') return manifests.get(origin, reference.digest, upstreamRequest)
   const resolved = await manifests.resolve(origin, reference.tag, upstreamRequest)
   const manifest = resolved && (await manifests.get(origin, resolved.digest, upstreamRequest))
   return manifest && { ...manifest, staleMs: resolved.staleMs }
+}
+
+function wantsHeldOnly({ headers }: IncomingMessage): boolean {
+  return headers['cache-control'] === onlyIfHeld['cache-control']
 }
 
 /** @throws OciError when the client's `Accept` has no word for what a tag names */

@@ -11,6 +11,7 @@ import type { Origin } from '../cache/cache-index.ts'
 import type { Statements } from '../cache/statements.ts'
 import type { OwnIdentity } from '../replication/identity.ts'
 import type { MirrorOfRepository } from '../sources/sources.ts'
+import { createPeerChoice, type PeerChoiceOptions } from './choice.ts'
 
 /** The other edges of this one's site: the site is one cache. */
 export interface Peers {
@@ -20,12 +21,14 @@ export interface Peers {
   readonly members: number
   /** Whether a source is one of them, for its lane. */
   isPeer(source: string): boolean
+  /** The ids of all edges that the primary lists and has not suspended, of other sites too. */
+  listed(): readonly string[]
   /** The roster says something else. */
   changed(): void
   close(): Promise<void>
 }
 
-export interface PeersDeps {
+export interface PeersDeps extends Pick<PeerChoiceOptions, 'healthy'> {
   readonly edgeId: string
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
@@ -40,8 +43,6 @@ export interface PeersDeps {
   readonly onBytes: (count: number) => void
 }
 
-/** The home, and whoever would be if that were gone; then the upstream. */
-const asked = 2
 const prefix = 'peer.'
 
 interface Member {
@@ -60,22 +61,24 @@ export function createPeers(deps: PeersDeps): Peers {
     { readonly url: string; readonly own: OwnIdentity; readonly client: UpstreamClient }
   >()
   let homes: Homes<Member> | undefined
-  let members = 0
+  const choice = createPeerChoice(deps.healthy && { healthy: deps.healthy })
+  let members: readonly Member[] = []
+  let listed: readonly string[] = []
   let reading: Promise<void> | undefined
   let closed = false
 
   const read = async (): Promise<void> => {
     const me = statements.edge(edgeId)
-    const found =
-      me === undefined || me.site === ''
-        ? []
-        : (await statements.edges()).filter(
-            (edge) =>
-              // What an edge says of itself is not always an address.
-              edge.site === me.site && takesRequests(edge) && URL.canParse(edge.peerUrl ?? ''),
-          )
-    members = found.length
-    homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))
+    const all = (await statements.edges()).filter(takesRequests)
+    listed = all.map((edge) => edge.edgeId)
+    members = all
+      .filter(
+        ({ site, peerUrl = '' }) =>
+          // What an edge says of itself is not always an address.
+          me !== undefined && me.site !== '' && site === me.site && URL.canParse(peerUrl),
+      )
+      .map((edge) => ({ id: edge.edgeId, edge }))
+    homes = createHomes(members)
   }
 
   const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
@@ -112,20 +115,25 @@ export function createPeers(deps: PeersDeps): Peers {
       const { project } = origin
       const mayHave = ({ scope }: RosterEdge): boolean =>
         !isPrimary || (project !== undefined && covers(scope, project))
-      const ranked = homes.rank({ digest }).filter(({ edge }) => mayHave(edge))
+      const others = members.filter(({ id }) => id !== edgeId)
+      const reachable = new Set(choice.reachable(others).map(({ id }) => id)).add(edgeId)
+      const ranked = homes
+        .rank({ digest })
+        .filter(({ id, edge }) => mayHave(edge) && reachable.has(id))
       const mine = ranked.findIndex(({ id }) => id === edgeId)
-      const before = ranked.slice(0, mine === -1 ? asked : Math.min(mine, asked))
+      const before = choice.order(mine === -1 ? ranked : ranked.slice(0, mine))
       return before.flatMap(({ edge }) => {
         const client = clientOf(edge)
         const repository = `${origin.upstream}/${origin.repository}`
         return client === undefined || !isRepositoryName(repository)
           ? []
-          : [{ client, repository, waitMs }]
+          : [{ client: choice.watched(edge.edgeId, client), repository, waitMs }]
       })
     },
     get members() {
-      return members
+      return members.length
     },
+    listed: () => listed,
     isPeer: (source) => source.startsWith(prefix),
     changed() {
       reading = (reading ?? Promise.resolve()).then(read).catch(() => {

@@ -1,5 +1,6 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
+import type { Hedge } from '../../shared/site/hedge.ts'
 import { SourceError, type BlobSource } from '../../shared/stream/blob-source.ts'
 import type {
   FetchedManifest,
@@ -40,16 +41,27 @@ export interface SourcesOptions {
   readonly mirrorsOf?: (upstream: string) => Mirrors
   /** The edges of the site that are asked before anybody else. */
   readonly peersOf?: (origin: Origin, digest: Digest) => readonly MirrorOfRepository[]
+  /** When a second peer is asked for a manifest that the first is slow to give; never, without. */
+  readonly hedge?: Hedge
   /** Milliseconds, monotonic. */
   readonly now?: () => number
 }
 
+/** What is asked of a mirror or a peer. */
+export type PeerClient = Pick<UpstreamClient, 'entry' | 'getManifest' | 'openBlob'>
+
 /** Somebody who is asked before the upstream. */
 export interface MirrorOfRepository {
-  readonly client: UpstreamClient
+  readonly client: PeerClient
   readonly repository: RepositoryName
   readonly waitMs: number
 }
+
+/**
+ * From one edge to another of its site: a manifest that it would have to fetch is not wanted. It is answered 404 then, and an
+ * edge that does not know of it fetches. [RFC 9111 §5.2.1.7]
+ */
+export const onlyIfHeld = { 'cache-control': 'only-if-cached' } as const
 
 /** Each lie costs a client its pull: long enough that a broken mirror costs few. */
 const lieMs = 600_000
@@ -64,6 +76,7 @@ export function createSources(
   {
     mirrorsOf = () => ({ list: [], waitMs: 0 }),
     peersOf = () => [],
+    hedge,
     now = () => performance.now(),
   }: SourcesOptions = {},
 ): Sources {
@@ -73,14 +86,12 @@ export function createSources(
 
   const isUsed = ({ client: { entry } }: MirrorOfRepository): boolean => isBelieved(entry)
 
-  const before = (
+  const peersFor = (
     origin: Origin,
     digest: Digest,
     { isPeer }: UpstreamRequest,
-  ): readonly MirrorOfRepository[] => [
-    ...(isPeer === true ? [] : peersOf(origin, digest).filter(isUsed)),
-    ...mirrorsFor(origin),
-  ]
+  ): readonly MirrorOfRepository[] =>
+    isPeer === true ? [] : peersOf(origin, digest).filter(isUsed)
   const mirrorsFor = ({ upstream, repository }: Origin): readonly MirrorOfRepository[] => {
     const { list, waitMs } = mirrorsOf(upstream)
     return list.filter(isBelieved).flatMap((mirror) => {
@@ -94,7 +105,8 @@ export function createSources(
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const isShared = upstream.entry.kind === 'primary'
-      const mirrors = before(origin, digest, request).map((mirror) => ({
+      const before = [...peersFor(origin, digest, request), ...mirrorsFor(origin)]
+      const mirrors = before.map((mirror) => ({
         ...mirror.client.openBlob(mirror.repository, digest, forMirror(request)),
         patienceMs: mirror.waitMs,
       }))
@@ -105,7 +117,11 @@ export function createSources(
       }
     },
     async manifest(origin, digest, request) {
-      for (const mirror of before(origin, digest, request)) {
+      const [home, ...others] = peersFor(origin, digest, request)
+      const [standIn] = others
+      const soon = home && (await soonest(home, standIn, { hedge, digest, request }))
+      if (soon !== undefined) return soon
+      for (const mirror of [...others, ...mirrorsFor(origin)]) {
         const found = await manifestOfMirror(mirror, digest, request)
         if (found !== undefined) return found
       }
@@ -116,6 +132,47 @@ export function createSources(
       liedAt.set(upstream, now())
     },
   }
+}
+
+/**
+ * From the home, or, when that is slow, from whoever may stand in for it and holds it: a second one that fetched it too
+ * would be a second copy.
+ * @returns undefined when neither gives it
+ */
+async function soonest(
+  home: MirrorOfRepository,
+  standIn: MirrorOfRepository | undefined,
+  {
+    hedge,
+    digest,
+    request,
+  }: {
+    readonly hedge: Hedge | undefined
+    readonly digest: Digest
+    readonly request: UpstreamRequest
+  },
+): Promise<FetchedManifest | undefined> {
+  if (hedge === undefined || standIn === undefined) return manifestOfMirror(home, digest, request)
+  const given = async (found: Promise<FetchedManifest | undefined>): Promise<FetchedManifest> => {
+    const manifest = await found
+    if (manifest === undefined) throw new NotGiven()
+    return manifest
+  }
+  const headers = { ...request.headers, ...onlyIfHeld }
+  try {
+    return await hedge.race([
+      (signal) => given(manifestOfMirror(home, digest, { ...forMirror(request), signal })),
+      (signal) => given(manifestOfMirror(standIn, digest, { headers, signal })),
+    ])
+  } catch (error) {
+    if (error instanceof NotGiven) return undefined
+    throw error
+  }
+}
+
+/** For the hedge, to which a peer that does not have it is one that failed. */
+class NotGiven extends Error {
+  override readonly name = 'NotGiven'
 }
 
 /** @returns undefined when the mirror does not give it, for whatever reason, or not in time */
@@ -132,7 +189,10 @@ async function manifestOfMirror(
   }, waitMs)
   try {
     const reference = { kind: 'digest', digest } as const
-    const { signal } = controller
+    const signal =
+      request.signal === undefined
+        ? controller.signal
+        : AbortSignal.any([controller.signal, request.signal])
     return await client.getManifest(repository, reference, { ...forMirror(request), signal })
   } catch (error) {
     if (error instanceof SourceError) return undefined

@@ -21,11 +21,31 @@ export interface RosterMember extends RosterEdge {
     | undefined
 }
 
+/** Where an edge says that its clients reach it. */
+export interface EdgeUrl extends Pick<RosterEdge, 'edgeId' | 'site' | 'region'> {
+  readonly url: string
+}
+
 export type Roster = ReturnType<typeof createRoster>
 
 /** All edges that were not revoked, with their progress. */
 export function createRoster(records: Records) {
   return {
+    /** Of all edges that take requests and say where they are, by name. */
+    urls(): Promise<readonly EdgeUrl[]> {
+      const url = sql<string>`s.report ->> 'url'`
+      return records
+        .selectFrom('edges')
+        .innerJoin('edge_states as s', 's.edge_id', 'edges.id')
+        .select(['edges.id as edgeId', 'edges.site', 'edges.region', url.as('url')])
+        .where('edges.deleted_at', 'is', null)
+        .where('edges.suspended', '=', false)
+        .where('edges.draining', '=', false)
+        .where(url, '!=', '')
+        .orderBy('edges.name')
+        .execute()
+    },
+
     /** By name. */
     async list(): Promise<readonly RosterMember[]> {
       const rows = await records

@@ -56,6 +56,8 @@ export interface Nearness {
   expectedMs(candidate: Candidate): number | undefined
   /** The nearest first; of whom nothing is known come last. Equal ones stay as they came. */
   order<C extends Candidate>(candidates: readonly C[]): C[]
+  /** Those about as near as the nearest, in their order: all the same to whoever asks them. */
+  near<C extends Candidate>(candidates: readonly C[], within?: Band): C[]
   /**
    * Whom to ask: of those about as near as the nearest, two at random, and of the two the one that has less to do
    * [Mitzenmacher, The power of two choices]. All that come after the nearest would else choose the same one.
@@ -76,7 +78,12 @@ const mostCounted = 50
 /** Half of them are forgotten after so long without a new one: who was slow once is tried again. */
 const halfLifeMs = 600_000
 /** About as near: so many times as far as the nearest, or so much farther. */
-const band = { factor: 1.5, ms: 1 }
+export interface Band {
+  readonly factor: number
+  readonly ms: number
+}
+
+const band: Band = { factor: 1.5, ms: 1 }
 /** Of others than these, nothing is remembered: they come and go. */
 const mostRemembered = 4096
 
@@ -115,6 +122,18 @@ export function createNearness({ site, now, random = Math.random }: NearnessOpti
     return ranked.map(({ candidate }) => candidate)
   }
 
+  function near<C extends Candidate>(candidates: readonly C[], { factor, ms } = band): C[] {
+    const ordered = order(candidates)
+    const [nearest] = ordered
+    if (nearest === undefined) return []
+    const nearestMs = expectedMs(nearest) ?? Infinity
+    const limitMs = Math.max(nearestMs * factor, nearestMs + ms)
+    return ordered.filter(
+      (candidate) =>
+        isInSite(candidate) === isInSite(nearest) && (expectedMs(candidate) ?? Infinity) <= limitMs,
+    )
+  }
+
   return {
     measured(id, ms) {
       if (!Number.isFinite(ms) || ms < 0) return
@@ -131,21 +150,15 @@ export function createNearness({ site, now, random = Math.random }: NearnessOpti
     },
     expectedMs,
     order,
+    near,
     choose(candidates, busyOf) {
-      const ordered = order(candidates)
-      const [nearest] = ordered
+      const about = near(candidates)
+      const [nearest] = about
       if (nearest === undefined) return undefined
-      const nearestMs = expectedMs(nearest) ?? Infinity
-      const limitMs = Math.max(nearestMs * band.factor, nearestMs + band.ms)
-      const near = ordered.filter(
-        (candidate) =>
-          isInSite(candidate) === isInSite(nearest) &&
-          (expectedMs(candidate) ?? Infinity) <= limitMs,
-      )
-      const first = Math.floor(random() * near.length)
+      const first = Math.floor(random() * about.length)
       // Another one than the first, if there is one.
-      const second = (first + 1 + Math.floor(random() * (near.length - 1))) % near.length
-      const [one = nearest, other = nearest] = [near[first], near[second]]
+      const second = (first + 1 + Math.floor(random() * (about.length - 1))) % about.length
+      const [one = nearest, other = nearest] = [about[first], about[second]]
       const [oneBusy, otherBusy] = [busyOf(one.id), busyOf(other.id)]
       if (oneBusy !== otherBusy) return oneBusy < otherBusy ? one : other
       return first <= second ? one : other

@@ -15,10 +15,11 @@ import { makeCertificate } from '../kit/certificates.ts'
 import { waitFor } from '../kit/clock.ts'
 import { createRecordingLog } from '../kit/http-server.ts'
 import { tempFolder } from '../kit/temp.ts'
+import { configPath, mayRunContainerd, startContainerd } from './containerd.ts'
 import { startConsulAgent, type ConsulAgent } from './consul.ts'
 import { startDockerd } from './dockerd.ts'
 import { printed, pushRandomImage } from './images.ts'
-import { edgeName, primaryName, startOutport, subfolder, testHosts } from './outport.ts'
+import { edgeName, primaryName, runOutport, startOutport, subfolder, testHosts } from './outport.ts'
 import { isEdgeBlob, waitForRequests } from './requests.ts'
 import { requireRoot, requireTools } from './tools.ts'
 
@@ -221,10 +222,11 @@ test(
   },
 )
 
-/** The documentation's shell commands that have this word, as they stand there. */
-async function documented(word: string): Promise<string> {
+/** The documentation's shell commands, or what else it shows, that have this word, as they stand there. */
+async function documented(word: string, language: 'sh' | 'hcl' = 'sh'): Promise<string> {
   const text = await readFile(resolve(import.meta.dirname, '../../docs/consul.md'), 'utf8')
-  const blocks = [...text.matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, block = '']) => block)
+  const shown = new RegExp(`^\`\`\`${language}\\n([^]*?)^\`\`\`$`, 'gm')
+  const blocks = [...text.matchAll(shown)].map(([, block = '']) => block)
   const found = blocks.filter((block) => block.includes(word))
   assert.equal(found.length, 1, `one block of docs/consul.md with ${word}`)
   return found[0] ?? ''
@@ -270,6 +272,21 @@ test(
     await waitFor('e1', () => ids() === 'e1')
     assert.equal((await client.self()).node, 'here')
     await client.coordinates()
+    // A machine that pulls only looks.
+    const rules = await documented('{ policy = "read" }', 'hcl')
+    const reader = await consul.shell(`consul acl policy create -name reader -rules - <<'END'
+${rules}END
+consul acl token create -description reader -policy-name reader`)
+    const [, readerSecret = ''] = /SecretID: +(\S+)/.exec(reader.stdout) ?? []
+    const { client: looking } = await countingClient(t, {
+      url: consul.url,
+      token: () => Promise.resolve(readerSecret),
+    })
+    const { ids: seen } = watch(t, looking, ['e1'])
+    await waitFor('e1 for who reads', () => seen() === 'e1')
+    assert.equal((await looking.self()).node, 'here')
+    await looking.coordinates()
+    await assert.rejects(looking.register(edge('e2')))
     await registration.close()
     assert.deepEqual(await entriesOf(consul), [])
   },
@@ -393,6 +410,37 @@ test('an agent behind TLS takes who shows a certificate', { timeout }, async (t)
   await assert.rejects(stranger.self(), { code: 'unavailable' })
   await assert.rejects(stranger.pass('x'), { code: 'unavailable' })
 })
+
+test(
+  'containerd pulls from the edge that outport hosts --near found by the agent, and by the primary alone',
+  { timeout },
+  async (t) => {
+    if (!requireTools(t, 'consul', 'curl', 'crane') || !mayRunContainerd(t, '2.4')) return
+    const consul = await startConsulAgent(t)
+    const outport = await startOutport(t, { consul: consul.url.origin })
+    const image = `${outport.primary}/library/app:v1`
+    await pushRandomImage(outport, image)
+    await waitFor('the edge', async () => {
+      const answer = await fetch(`http://${outport.primary}/service/edges`)
+      return (await answer.text()).includes(outport.edge)
+    })
+    await waitFor('its registration', async () => (await entriesOf(consul)).length === 1)
+    const folder = await subfolder(outport, 'certs.d')
+    const near = ['--near', '--primary', `http://${outport.primary}`, '--plain-http']
+    const seen = ['--consul', consul.url.origin]
+    await runOutport(['hosts', 'containerd', ...near, ...seen, '--root', folder])
+    const path = join(folder, outport.primary, 'hosts.toml')
+    assert.match(await readFile(path, 'utf8'), new RegExp(`host."http://${outport.edge}"`))
+    const again = await runOutport(['hosts', 'containerd', ...near, '--root', folder])
+    assert.match(again, /nothing to change/)
+    const containerd = await startContainerd(t, outport, {
+      version: '2.4',
+      config: configPath('2.4', folder),
+    })
+    printed(await containerd.crictl(['pull', image]))
+    await waitForRequests(outport, (requests) => requests.some(isEdgeBlob))
+  },
+)
 
 test(
   "docker pulls the primary's images by the primary's name from the edge that Consul's DNS leads to",

@@ -112,8 +112,11 @@ interface ConfigOptions {
 function configOf({ ports, tls, dockerHub, consul: address }: ConfigOptions): object {
   const seen = address === undefined ? {} : { consul: { address } }
   const place = tls === undefined ? {} : { address: '::1', tls: { cert: tls.cert, key: tls.key } }
-  const named = (name: string, port: number) =>
-    tls === undefined ? {} : { external_url: `https://${name}:${port}` }
+  const named = (name: string, port: number) => {
+    if (tls !== undefined) return { external_url: `https://${name}:${port}` }
+    // Others are told of it there.
+    return address === undefined ? {} : { external_url: `http://127.0.0.1:${port}` }
+  }
   const hub = {
     id: 'docker.io',
     names: ['docker.io', 'registry-1.docker.io'],
@@ -127,6 +130,7 @@ function configOf({ ports, tls, dockerHub, consul: address }: ConfigOptions): ob
       metrics: { port: 0 },
       ...named(primaryName, ports.primary),
       ...(tls && { ca_file: tls.ca }),
+      client_edges: ['127.0.0.1'],
       ...seen,
     },
     edge: {

@@ -150,6 +150,7 @@ export async function startAdmin(
   const guard = createGuard({ logIns, projects, robots, labels })
   const rooms: Rooms = {
     guard,
+    clientEdges: { list: () => Promise.resolve([]) },
     registry: noRegistry,
     tokens: { issue, refresh, logIns, keys, trust: logKeys.trust, internalUrl: () => '' },
     accounts: {

@@ -14,6 +14,7 @@ import {
 import { isMissing } from '../../../shared/files/open-files.ts'
 import { defineCommand, UsageError } from '../../command-line.ts'
 import { writeClientFiles, type ClientFile } from './files.ts'
+import { readNear } from './near-options.ts'
 import {
   hostsOptions,
   logInOptions,
@@ -22,6 +23,7 @@ import {
   readCa,
   readLogIn,
 } from './options.ts'
+import { writeNearest } from './watch.ts'
 
 const defaultRoot = '/etc/containerd/certs.d'
 const defaultConfig = '/etc/containerd/config.toml'
@@ -57,8 +59,17 @@ What others wrote in the files stays; see docs/hosts.md. --username and --passwo
     }
     const mirroring = { ...given, logIn }
     await readCa(mirroring)
-    if (legacy) return writeLegacy(mirroring, parsePath('file', file ?? defaultConfig), dryRun)
-    return writeHosts(mirroring, parsePath('root', root ?? defaultRoot), dryRun)
+    const [config, folder] = [
+      parsePath('file', file ?? defaultConfig),
+      parsePath('root', root ?? defaultRoot),
+    ]
+    return writeNearest({
+      mirroring,
+      settings: await readNear(options, process.env),
+      plainHttp: options['plain-http'],
+      write: (nearest) =>
+        legacy ? writeLegacy(nearest, config, dryRun) : writeHosts(nearest, folder, dryRun),
+    })
   },
 })
 

@@ -1,7 +1,8 @@
-import { k3sRegistriesFor } from '../../../shared/clients/mirroring.ts'
+import { k3sRegistriesFor, type Mirroring } from '../../../shared/clients/mirroring.ts'
 import { mergeRegistriesYaml } from '../../../shared/clients/registries-yaml.ts'
 import { defineCommand } from '../../command-line.ts'
 import { writeClientFiles } from './files.ts'
+import { readNear } from './near-options.ts'
 import {
   hostsOptions,
   logInOptions,
@@ -10,6 +11,7 @@ import {
   readCa,
   readLogIn,
 } from './options.ts'
+import { writeNearest } from './watch.ts'
 
 const defaultFile = '/etc/rancher/k3s/registries.yaml'
 
@@ -27,22 +29,32 @@ export const k3s = defineCommand({
     const given = parseMirroring('k3s', options)
     const mirroring = { ...given, logIn: await readLogIn(options) }
     await readCa(mirroring)
-    const registries = k3sRegistriesFor(mirroring)
-    const written = await writeClientFiles(
-      [
-        {
-          path: parsePath('file', options.file ?? defaultFile),
-          isSecret: mirroring.logIn !== undefined,
-          merge: (existing) => mergeRegistriesYaml(existing, registries),
-        },
-      ],
-      { dryRun: options['dry-run'] },
-    )
-    if (written.length > 0) {
-      process.stdout.write(
-        'k3s reads it when it starts: systemctl restart k3s, on agents systemctl restart k3s-agent\n',
-      )
-    }
-    return 0
+    return writeNearest({
+      mirroring,
+      settings: await readNear(options, process.env),
+      plainHttp: options['plain-http'],
+      write: (nearest) =>
+        write(nearest, parsePath('file', options.file ?? defaultFile), options['dry-run']),
+    })
   },
 })
+
+async function write(mirroring: Mirroring, path: string, dryRun: boolean): Promise<number> {
+  const registries = k3sRegistriesFor(mirroring)
+  const written = await writeClientFiles(
+    [
+      {
+        path,
+        isSecret: mirroring.logIn !== undefined,
+        merge: (existing) => mergeRegistriesYaml(existing, registries),
+      },
+    ],
+    { dryRun },
+  )
+  if (written.length > 0) {
+    process.stdout.write(
+      'k3s reads it when it starts: systemctl restart k3s, on agents systemctl restart k3s-agent\n',
+    )
+  }
+  return 0
+}

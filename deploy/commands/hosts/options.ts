@@ -6,6 +6,7 @@ import { UsageError } from '../../command-line.ts'
 import { StartError } from '../../start-errors.ts'
 import { readNeeded } from '../certs/folder.ts'
 import { parseRegistry } from '../certs/names.ts'
+import { nearOptions } from './near-options.ts'
 
 /** The options of every client. */
 export const hostsOptions = {
@@ -34,6 +35,7 @@ export const hostsOptions = {
     type: 'boolean',
     help: 'have a running client read it, where it can without a restart',
   },
+  ...nearOptions,
 } as const
 
 /** The options of clients that keep log-ins in their configuration. */
@@ -54,6 +56,7 @@ export interface HostsFlags {
   readonly ca: string | undefined
   readonly 'plain-http': boolean
   readonly 'skip-verify': boolean
+  readonly near: boolean
 }
 
 /**
@@ -62,8 +65,8 @@ export interface HostsFlags {
  * @throws UsageError when the edges or the images are missing, or one of them is not what it should be
  */
 export function parseMirroring(client: string, flags: HostsFlags): Mirroring {
-  if (flags.edge.length === 0) {
-    throw new UsageError(`hosts ${client} needs an edge: --edge https://HOST[:PORT]`)
+  if (flags.edge.length === 0 && !flags.near) {
+    throw new UsageError(`hosts ${client} needs an edge: --edge https://HOST[:PORT], or --near`)
   }
   const isPlainAllowed = flags['plain-http']
   const edges = flags.edge.map((text) => parseEndpoint('edge', text, isPlainAllowed))
@@ -128,7 +131,11 @@ export async function readLogIn(flags: {
   return { username, password }
 }
 
-function parseEndpoint(option: string, text: string, isPlainAllowed: boolean): Endpoint {
+/**
+ * Where an edge or the primary is.
+ * @throws UsageError for what is no origin, and for plain http that nobody allowed
+ */
+export function parseEndpoint(option: string, text: string, isPlainAllowed: boolean): Endpoint {
   refuseUnprintable(option, text, /[^!-~]/)
   const [, scheme, authority] = /^(https?):\/\/([^/?#@\\]+)\/?$/i.exec(text) ?? []
   if (scheme === undefined || authority === undefined) {

@@ -3,7 +3,9 @@ import { mergeRegistriesConf } from '../../../shared/clients/registries-conf.ts'
 import { defineCommand, UsageError } from '../../command-line.ts'
 import { caFiles } from './ca-files.ts'
 import { writeClientFiles } from './files.ts'
+import { readNear } from './near-options.ts'
 import { hostsOptions, parseMirroring, parsePath, readCa } from './options.ts'
+import { writeNearest } from './watch.ts'
 
 const defaultFile = '/etc/containers/registries.conf.d/outport.conf'
 const defaultCerts = '/etc/containers/certs.d'
@@ -34,19 +36,26 @@ A later file of the folder that names the same registry wins.`,
     const ca = await readCa(mirroring)
     const path = parsePath('file', options.file ?? defaultFile)
     const certs = parsePath('certs', options.certs ?? defaultCerts)
-    const registries = podmanRegistriesFor(mirroring)
-    const written = await writeClientFiles(
-      [
-        ...caFiles(ca, certificateHosts(mirroring), certs),
-        { path, merge: (existing) => mergeRegistriesConf(existing, registries) },
-      ],
-      { dryRun: options['dry-run'] },
-    )
-    if (written.length > 0) {
-      process.stdout.write(
-        'podman, skopeo and buildah read it each time; CRI-O by: systemctl reload crio\n',
-      )
-    }
-    return 0
+    return writeNearest({
+      mirroring,
+      settings: await readNear(options, process.env),
+      plainHttp: options['plain-http'],
+      async write(nearest) {
+        const registries = podmanRegistriesFor(nearest)
+        const written = await writeClientFiles(
+          [
+            ...caFiles(ca, certificateHosts(nearest), certs),
+            { path, merge: (existing) => mergeRegistriesConf(existing, registries) },
+          ],
+          { dryRun: options['dry-run'] },
+        )
+        if (written.length > 0) {
+          process.stdout.write(
+            'podman, skopeo and buildah read it each time; CRI-O by: systemctl reload crio\n',
+          )
+        }
+        return 0
+      },
+    })
   },
 })

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
+import { get } from 'node:https'
+import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
+import { clientEdgesPath, parseClientEdges } from '../../../shared/discovery/client-edges.ts'
+import { identityFiles } from '../../../shared/replication/identity-files.ts'
 import { waitFor } from '../../kit/clock.ts'
+import { startFakeConsul, type FakeConsul } from '../../kit/consul.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
 import { blobsOf, createImage, pushImage } from '../../kit/images.ts'
@@ -8,11 +16,13 @@ import { blobsOf, createImage, pushImage } from '../../kit/images.ts'
 const ids = ['a', 'b', 'c'] as const
 let stand: FedStand
 let edges: readonly TestEdge[] = []
+let consul: FakeConsul
 
 before(async (t) => {
   const after = t as unknown as TestContext
   stand = await startFedStand(after, {
     scopes: { a: ['*'], b: ['*'], c: ['*'], narrow: ['library'] },
+    primary: { client_edges: ['127.0.0.*'] },
   })
   const api = stand.primary.client(stand.primary.admin)
   await stand.primary.createProject('secret', { isPublic: false })
@@ -23,8 +33,18 @@ before(async (t) => {
     })
     assert.equal(answer.status, 200)
   }
+  consul = await startFakeConsul(after)
+  const edge = { peers: { port: 0 }, consul: { address: consul.url.origin } }
+  // Clients are not sent to a host that nobody named.
+  const urls = { a: 'http://127.0.0.1:0', b: 'http://localhost:0', c: undefined }
   edges = await Promise.all(
-    ids.map((id) => stand.startEdge(after, { id, edge: { peers: { port: 0 } } })),
+    ids.map((id) => {
+      const external_url = urls[id]
+      return stand.startEdge(after, {
+        id,
+        edge: { ...edge, ...(external_url && { external_url }) },
+      })
+    }),
   )
   // Each tells where it is with its first lease, and hears of the others by the log.
   await waitFor('the roster', async () => {
@@ -50,6 +70,46 @@ const given = (from: number) =>
       ({ method, status, route }) =>
         method === 'GET' && status === 200 && (route === 'manifest' || route === 'blob'),
     ).length
+
+/** A request by the certificate of an edge. @returns the status */
+async function askAsEdge(
+  { data }: TestEdge,
+  {
+    url,
+    path,
+    headers,
+  }: {
+    readonly url: string
+    readonly path: string
+    readonly headers: Readonly<Record<string, string>>
+  },
+): Promise<number | undefined> {
+  const read = (name: string) => readFile(join(data, 'edge/own-identity', name))
+  const [key, cert, ca] = await Promise.all([
+    read(identityFiles.key),
+    read(identityFiles.certificate),
+    read(identityFiles.edgeCa),
+  ])
+  const asked = get(new URL(path, url), {
+    ...{ key, cert, ca, headers },
+    checkServerIdentity: () => undefined,
+  })
+  const [answer] = (await once(asked, 'response')) as [IncomingMessage]
+  answer.resume()
+  await once(answer, 'end')
+  return answer.statusCode
+}
+
+test('the primary tells clients of the edges on hosts that its administrator named', async () => {
+  const ask = async () =>
+    parseClientEdges(await (await fetch(new URL(clientEdgesPath, stand.primary.url))).json())
+  const [one] = edges
+  const listed = await waitFor('the edge', async () => {
+    const found = await ask()
+    return found.length > 0 && found
+  })
+  assert.deepEqual(listed, [{ id: 'a', url: one?.url.origin, site: 'rack', region: undefined }])
+})
 
 describe('a site', () => {
   test('fetches what all its edges are asked for once', async () => {
@@ -80,9 +140,44 @@ describe('a site', () => {
     assert.ok(sent.reduce((sum, bytes) => sum + bytes, 0) > 0)
   })
 
+  test('answers another edge that wants only what is held, and fetches nothing for it', async () => {
+    const image = createImage({ seed: 'held by one' })
+    await pushImage(stand.primary.client(stand.primary.admin), 'secret/app', image, 'held')
+    const [one, other] = edges
+    assert.ok(one && other)
+    const { peer_url: url } = await stand.primary.records
+      .selectFrom('edges')
+      .select('peer_url')
+      .where('id', '=', 'b')
+      .executeTakeFirstOrThrow()
+    const from = stand.primaryLog.length
+    const path = `/v2/primary/secret/app/manifests/${image.manifest.digest}`
+    const ask = (headers: Readonly<Record<string, string>>) =>
+      askAsEdge(one, { url, path, headers })
+    const { seq } = await stand.primary.records
+      .selectFrom('event_head')
+      .select('seq')
+      .executeTakeFirstOrThrow()
+    await waitFor(
+      'the repository at the edge',
+      async () => (await other.metric('outport_edge_log_seq')) >= seq,
+    )
+    assert.equal(await ask({ 'cache-control': 'only-if-cached' }), 404)
+    assert.equal(given(from), 0)
+    assert.equal(await ask({}), 200)
+    assert.equal(await ask({ 'cache-control': 'only-if-cached' }), 200)
+    assert.equal(given(from), 1)
+  })
+
   test('goes on when one of its edges is gone', async () => {
     const [, , gone] = edges
+    const watches = () =>
+      consul.requests.filter(({ path }) => path === '/v1/health/service/outport-edge').length
+    const before = watches()
     await gone?.stop()
+    // What they are told ends a watch each, and each asks again.
+    await waitFor('the others to know', () => watches() >= before + 2)
+    const from = stand.primaryLog.length
     const image = createImage({ seed: 'without one', layers: 6, layerBytes: 100_000 })
     await pushImage(stand.primary.client(stand.primary.admin), 'secret/app', image, 'v2')
     for (const edge of edges.slice(0, 2)) {
@@ -93,6 +188,7 @@ describe('a site', () => {
         assert.deepEqual(blob.body, bytes)
       }
     }
+    assert.equal(given(from), blobsOf(image).length + 1, 'they agree who is the home now')
   })
 
   test('gives an edge nothing of a project that it may not read', async (t) => {

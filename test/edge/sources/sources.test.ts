@@ -3,6 +3,7 @@ import { test, type TestContext } from 'node:test'
 import type { Origin } from '../../../edge/cache/cache-index.ts'
 import { createSources } from '../../../edge/sources/sources.ts'
 import { parseRepositoryName } from '../../../shared/oci/reference.ts'
+import { createHedge } from '../../../shared/site/hedge.ts'
 import { createUpstreamClient } from '../../../shared/upstream/client.ts'
 import { createRegistries } from '../../../shared/upstream/registries.ts'
 import { addImage, startUpstream, type Upstream } from '../../kit/upstream.ts'
@@ -86,4 +87,48 @@ test('a mirror that lied is left alone for ten minutes; the upstream itself is a
   assert.equal(near.requests.length, 0)
   now = 600_000
   assert.deepEqual(namesOf(), ['near', 'hub'])
+})
+
+/** Two edges of the site before `hub`, of whom the first is the home of everything; the second is asked at once. */
+async function startSite(t: TestContext) {
+  const servers = await Promise.all(['hub', 'home', 'other'].map(() => startUpstream()))
+  const [hub, home, other] = servers
+  assert.ok(hub && home && other)
+  t.after(() => Promise.all(servers.map((server) => server.close())))
+  const [atHub, atHome, atOther] = createRegistries([
+    { id: 'hub', url: hub.url },
+    { id: 'home', url: home.url },
+    { id: 'other', url: other.url },
+  ]).entries.map((entry) => createUpstreamClient({ entry }))
+  assert.ok(atHub && atHome && atOther)
+  t.after(() => Promise.all([atHub, atHome, atOther].map((client) => client.close())))
+  const sources = createSources(() => atHub, {
+    peersOf: () => [atHome, atOther].map((client) => ({ client, repository, waitMs: 5000 })),
+    hedge: createHedge({ now: () => performance.now(), delay: () => Promise.resolve() }),
+  })
+  return { hub, home, other, sources }
+}
+
+test('a home that is slow is not waited for where another edge holds the manifest', async (t) => {
+  const { hub, home, other, sources } = await startSite(t)
+  const { manifest } = addImage(home, repository)
+  addImage(other, repository)
+  home.fault({ digest: manifest }, { stallHeaders: true })
+  assert.equal((await sources.manifest(origin, manifest, {}))?.digest, manifest)
+  assert.equal(other.requests[0]?.headers['cache-control'], 'only-if-cached')
+  assert.equal(hub.requests.length, 0)
+})
+
+test('another edge that does not hold the manifest is not made to fetch it while the home does', async (t) => {
+  const { hub, home, other, sources } = await startSite(t)
+  const { manifest } = addImage(home, repository)
+  addImage(hub, repository)
+  home.fault({ digest: manifest, times: 1 }, { delayHeaders: 100 })
+  assert.equal((await sources.manifest(origin, manifest, {}))?.digest, manifest)
+  assert.ok(other.requests.every(({ headers }) => headers['cache-control'] === 'only-if-cached'))
+  assert.equal(hub.requests.length, 0)
+  home.fault({}, { status: 500 })
+  other.forgetRequests()
+  assert.equal((await sources.manifest(origin, manifest, {}))?.digest, manifest)
+  assert.equal(other.requests.at(-1)?.headers['cache-control'], undefined, 'then it may')
 })

@@ -413,6 +413,7 @@ const table: Readonly<Record<string, readonly Row[]>> = {
 /** Outside the admin API, and so not in the table: what is open, and what asks for its right to a repository. */
 const elsewhere = [
   '/api/version',
+  '/service/edges',
   '/service/jwks',
   '/service/token',
   '/service/trust',

@@ -31,6 +31,7 @@ const given: HostsFlags = {
   ca: undefined,
   'plain-http': false,
   'skip-verify': false,
+  near: false,
 }
 
 test('URLs and names are kept as images and clients spell them', () => {
