@@ -33,6 +33,7 @@ import {
   createEvictionMetrics,
   createIntegrityMetrics,
   createPullMetrics,
+  registerAccounts,
   registerLog,
   registerUpstreams,
   type EdgeMetrics,
@@ -268,6 +269,7 @@ async function startParts({
     onOffline: metrics.offlineLogIn,
   })
   closers.push(() => access.close())
+  registerAccounts(registry, access.knownAccounts)
   const pullLog = await openPullLog({
     records: index.pulls,
     batchPulls: maxReportedPulls,

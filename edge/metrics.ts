@@ -179,6 +179,17 @@ export function registerLog(
   ])
 }
 
+/** Registers whom this edge knows. */
+export function registerAccounts(registry: Registry, known: () => number): void {
+  registerGauges(registry, [
+    {
+      name: 'outport_edge_known_accounts',
+      help: 'Accounts whose log-ins can be taken while the primary cannot be asked.',
+      value: known,
+    },
+  ])
+}
+
 /** Registers what is known of the pulls that the primary is told of. */
 export function createPullMetrics(
   registry: Registry,

@@ -21,6 +21,8 @@ export interface Access {
   readonly isRevoked: Revocations['isRevoked']
   /** What tokens of this edge are for. */
   readonly audience: string
+  /** How many accounts could log in now without the primary. */
+  knownAccounts(): number
   /** The primary's token keys are others now. */
   renewKeys(): void
   close(): Promise<void>
@@ -76,6 +78,7 @@ export async function openAccess(deps: AccessDeps): Promise<Access> {
     relay,
     isRevoked,
     audience,
+    knownAccounts: seen.count,
     renewKeys: primaryKeys.renew,
     close: () => seen.flush(),
   }

@@ -25,6 +25,8 @@ export interface SeenLogIns {
    * @throws OciError UNAVAILABLE when too many passwords are being checked
    */
   check(credentials: BasicCredentials): Promise<SeenAccount | undefined>
+  /** How many accounts are known that could log in now. */
+  count(): number
   /** Writes what is not written yet. */
   flush(): Promise<void>
 }
@@ -129,6 +131,7 @@ export function createSeenLogIns({ index, passwords, graceMs, now }: SeenLogInsD
       const counts = logIn !== undefined && isInGrace(logIn)
       return (await proves(credentials, counts ? logIn : undefined)) ? logIn : undefined
     },
+    count: () => [...seen.values()].filter(isInGrace).length,
     async flush() {
       clearTimeout(timer)
       await write()

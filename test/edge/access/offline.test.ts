@@ -38,6 +38,10 @@ test('an edge that is cut off goes on for whom it knows, and for what everybody 
   for (const robot of [known, ended])
     assert.equal(await pull(edge, 'secret/app/manifests/v1', robot), digest)
 
+  await waitFor(
+    'the edge to know three accounts',
+    async () => (await edge.metric('outport_edge_known_accounts')) === 3,
+  )
   const { id } = await primary.records
     .selectFrom('robots')
     .select('id')

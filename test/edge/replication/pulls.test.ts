@@ -90,7 +90,7 @@ test('an edge that does not report is counted as anybody is, and no account gets
     const answer = await puller.request('GET', '/v2/library/unreported/manifests/v1', { headers })
     assert.equal(answer.status, 200)
   }
-  await waitFor('the pulls', async () => (await countOf('unreported')) === 2)
+  await waitFor('the pulls', async () => (await countOf('unreported')) === 3)
 })
 
 test('pulls count once when the answer was lost and the edge started again', async () => {

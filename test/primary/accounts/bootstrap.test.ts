@@ -32,7 +32,7 @@ test('an edge is what the configuration says, and written only when it changed',
     (await records.selectFrom('outbox').select('body').execute()).filter(({ body }) =>
       body.includes('"edge"'),
     ).length
-  assert.deepEqual(await bootstrap.ensureEdge(edge), { unknown: [] })
+  assert.deepEqual(await bootstrap.ensureEdge(edge), { unknown: [], isRevoked: false })
   await bootstrap.ensureEdge(edge)
   assert.equal(await events(), 1)
   const { createdAt, updatedAt, ...known } = (await edges.get('e1')) ?? {}
@@ -47,10 +47,11 @@ test('an edge is what the configuration says, and written only when it changed',
     state: 'ready',
     enrolled: false,
     peerUrl: undefined,
+    reason: '',
   })
   assert.deepEqual(createdAt, updatedAt)
   const narrow = { ...edge, scope: ['library', 'later'], secret: 'T'.repeat(32) }
-  assert.deepEqual(await bootstrap.ensureEdge(narrow), { unknown: ['later'] })
+  assert.deepEqual(await bootstrap.ensureEdge(narrow), { unknown: ['later'], isRevoked: false })
   assert.deepEqual((await edges.get('e1'))?.scope, [id])
   const stored = await records.selectFrom('edges').selectAll().execute()
   assert.ok(!JSON.stringify(stored).includes('TTTT'))
