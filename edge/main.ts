@@ -188,6 +188,7 @@ async function startParts({
     upstream: primaryOf(edge).id,
     statements: primaryLog.statements,
     isOpen: (upstream) => accessOf(upstream) === 'open',
+    parent: edge.parent,
     identity: () => primaryLog.identity(),
     waitMs: edge.peer_wait,
     chooseProxy: proxyChoiceOf(edge),
@@ -204,6 +205,8 @@ async function startParts({
   const sources = createSources(client, {
     mirrorsOf: createMirrors(edge.upstreams),
     peersOf: peers.of,
+    parentsOf: peers.above,
+    edgeId: edge.id ?? '',
   })
   const fills = createFills({
     pool,
@@ -373,6 +376,8 @@ async function startParts({
             onServed: (_source, bytes) => metrics.servedPeer(bytes),
           },
           access: createPeerAccess({
+            edgeId: edge.id ?? '',
+            takesChildren: edge.peers.children,
             upstream: primaryOf(edge).id,
             statements: primaryLog.statements,
             isOpen: (upstream) => accessOf(upstream) === 'open',

@@ -27,6 +27,7 @@ import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import type { Prefetch } from './prefetch.ts'
 import type { Repeats } from './repeats.ts'
+import { viaHeader } from '../sources/hops.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -147,6 +148,7 @@ function callerOf(request: IncomingMessage): EdgeCaller {
     connection: socket,
     address: clientAddressOf(request),
     requestId: id,
+    via: request.headers[viaHeader]?.toString(),
   }
 }
 
@@ -236,7 +238,7 @@ class RequestToUpstream implements UpstreamRequest {
   readonly headers: Readonly<Record<string, string>>
   readonly credential: UpstreamRequest['credential']
   readonly identity: string | undefined
-  readonly isPeer: boolean | undefined
+  readonly hop: UpstreamRequest['hop']
   readonly #response: ServerResponse
   #gone: AbortController | undefined
 
@@ -244,7 +246,7 @@ class RequestToUpstream implements UpstreamRequest {
     this.headers = { 'X-Request-Id': requestId }
     this.credential = grant.credential
     this.identity = grant.identity
-    this.isPeer = grant.isPeer
+    this.hop = grant.hop
     this.#response = response
   }
 

@@ -4,8 +4,12 @@ import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { createEdgeReader } from '../../shared/trust/pki.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
+import { readVia } from '../sources/hops.ts'
 
 export interface PeerAccessDeps {
+  readonly edgeId: string
+  /** Whether edges of other sites, whose parent this one is, may have something too. */
+  readonly takesChildren: boolean
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
   readonly statements: Pick<
@@ -20,13 +24,26 @@ export interface PeerAccessDeps {
  * What other edges may have from this one: by their certificates, and by what the primary's roster says that they may
  * read. Out of scope is unknown. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
  */
-export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDeps): Authorise {
+export function createPeerAccess({
+  edgeId,
+  takesChildren,
+  upstream,
+  statements,
+  isOpen,
+}: PeerAccessDeps): Authorise {
   const certifiedBy = createEdgeReader()
-  const edgeOf = ({ connection }: EdgeCaller): RosterEdge => {
+  const isNeighbour = ({ site }: RosterEdge): boolean =>
+    site !== '' && site === statements.edge(edgeId)?.site
+  const edgeOf = ({ connection }: Pick<EdgeCaller, 'connection'>): RosterEdge => {
     const known = connection && certifiedBy(connection)
     const edge = known && statements.edge(known.edgeId)
     if (edge === undefined || edge.suspended)
       throw new OciError('DENIED', 'this certificate is of no edge that the primary lists')
+    if (!takesChildren && !isNeighbour(edge))
+      throw new OciError(
+        'DENIED',
+        'this edge gives nothing to edges of other sites: its edge.peers.children would allow it',
+      )
     return edge
   }
   return {
@@ -34,11 +51,14 @@ export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDep
     ping: (caller) => Promise.resolve(edgeOf(caller)).then(() => undefined),
     known: () => undefined,
     pull(caller, target) {
-      const { scope } = edgeOf(caller)
+      const edge = edgeOf(caller)
+      const { scope } = edge
       refuseNames(target)
+      const via = readVia(caller.via, { asker: edge.edgeId, me: edgeId })
+      const hop = { via, isSideways: isNeighbour(edge) }
       const { entry, repository } = target
       if (entry.id !== upstream) {
-        if (isOpen(entry.id)) return Promise.resolve({ isPeer: true })
+        if (isOpen(entry.id)) return Promise.resolve({ hop })
         throw unknown()
       }
       const project = statements.projectIdOf(projectOf(repository))
@@ -48,7 +68,7 @@ export function createPeerAccess({ upstream, statements, isOpen }: PeerAccessDep
         !statements.isGone(project) &&
         statements.repositoryId(project, repository) !== undefined
       if (!isKnown) throw unknown()
-      return Promise.resolve({ project, isPeer: true })
+      return Promise.resolve({ project, hop })
     },
   }
 }

@@ -16,6 +16,8 @@ import type { MirrorOfRepository } from '../sources/sources.ts'
 export interface Peers {
   /** Who is asked for a digest before its upstream, best first; none where this edge is its home. */
   of(origin: Origin, digest: Digest): readonly MirrorOfRepository[]
+  /** Who is asked for what the site does not have, before its upstream: the parent, if there is one that may have it. */
+  above(origin: Origin): readonly MirrorOfRepository[]
   /** Edges of the site, this one included if it gives others anything; 0 without a site. */
   readonly members: number
   /** Whether a source is one of them, for its lane. */
@@ -32,6 +34,8 @@ export interface PeersDeps {
   readonly statements: Pick<Statements, 'edge' | 'edges'>
   /** Whether an upstream's content may be read by everybody who reaches a listener. */
   readonly isOpen: (upstream: string) => boolean
+  /** Of another site, nearer to the upstream. Its URL may be in the roster. */
+  readonly parent?: { readonly id: string; readonly url?: string | undefined } | undefined
   readonly identity: () => OwnIdentity | undefined
   /** Milliseconds that one may send nothing. */
   readonly waitMs: number
@@ -54,7 +58,7 @@ interface Member {
  * and the home asks the upstream. A peer that is away, slow or lying costs its patience once, and nothing else.
  */
 export function createPeers(deps: PeersDeps): Peers {
-  const { edgeId, upstream, statements, isOpen, identity, waitMs } = deps
+  const { edgeId, upstream, statements, isOpen, parent, identity, waitMs } = deps
   const clients = new Map<string, { readonly url: string; readonly client: UpstreamClient }>()
   let homes: Homes<Member> | undefined
   let members = 0
@@ -75,7 +79,7 @@ export function createPeers(deps: PeersDeps): Peers {
     homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))
   }
 
-  const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
+  const clientOf = (id: string, peerUrl: string): UpstreamClient | undefined => {
     const known = clients.get(id)
     if (known?.url === peerUrl) return known.client
     const own = identity()
@@ -101,24 +105,31 @@ export function createPeers(deps: PeersDeps): Peers {
     return client
   }
 
+  /** Whether an edge may have what is of this origin: only who may read it fetches it for others. */
+  const mayHave = ({ upstream: of, project }: Origin, { scope, suspended }: RosterEdge): boolean =>
+    !suspended && (of === upstream ? project !== undefined && covers(scope, project) : isOpen(of))
+
+  const asSource = (origin: Origin, id: string, url: string): readonly MirrorOfRepository[] => {
+    const client = clientOf(id, url)
+    const repository = `${origin.upstream}/${origin.repository}`
+    return client === undefined || !isRepositoryName(repository)
+      ? []
+      : [{ client, repository, waitMs, edge: id }]
+  }
+
   return {
     of(origin, digest) {
       if (homes === undefined) return []
-      const isPrimary = origin.upstream === upstream
-      if (!isPrimary && !isOpen(origin.upstream)) return []
-      const { project } = origin
-      const mayHave = ({ scope }: RosterEdge): boolean =>
-        !isPrimary || (project !== undefined && covers(scope, project))
-      const ranked = homes.rank({ digest }).filter(({ edge }) => mayHave(edge))
+      const ranked = homes.rank({ digest }).filter(({ edge }) => mayHave(origin, edge))
       const mine = ranked.findIndex(({ id }) => id === edgeId)
       const before = ranked.slice(0, mine === -1 ? asked : Math.min(mine, asked))
-      return before.flatMap(({ edge }) => {
-        const client = clientOf(edge)
-        const repository = `${origin.upstream}/${origin.repository}`
-        return client === undefined || !isRepositoryName(repository)
-          ? []
-          : [{ client, repository, waitMs }]
-      })
+      return before.flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
+    above(origin) {
+      const edge = parent && statements.edge(parent.id)
+      if (parent === undefined || edge === undefined || !mayHave(origin, edge)) return []
+      const url = parent.url ?? edge.peerUrl ?? ''
+      return URL.canParse(url) ? asSource(origin, parent.id, url) : []
     },
     get members() {
       return members

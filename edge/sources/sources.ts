@@ -8,6 +8,7 @@ import type {
 } from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
+import { formatVia, viaHeader } from './hops.ts'
 
 /**
  * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
@@ -40,6 +41,10 @@ export interface SourcesOptions {
   readonly mirrorsOf?: (upstream: string) => Mirrors
   /** The edges of the site that are asked before anybody else. */
   readonly peersOf?: (origin: Origin, digest: Digest) => readonly MirrorOfRepository[]
+  /** The edges nearer to the upstream, which are asked behind those of the site. */
+  readonly parentsOf?: (origin: Origin) => readonly MirrorOfRepository[]
+  /** What this edge calls itself to other edges. */
+  readonly edgeId?: string
   /** Milliseconds, monotonic. */
   readonly now?: () => number
 }
@@ -49,6 +54,8 @@ export interface MirrorOfRepository {
   readonly client: UpstreamClient
   readonly repository: RepositoryName
   readonly waitMs: number
+  /** The id of the other edge that it is. */
+  readonly edge?: string
 }
 
 /** Each lie costs a client its pull: long enough that a broken mirror costs few. */
@@ -64,6 +71,8 @@ export function createSources(
   {
     mirrorsOf = () => ({ list: [], waitMs: 0 }),
     peersOf = () => [],
+    parentsOf = () => [],
+    edgeId = '',
     now = () => performance.now(),
   }: SourcesOptions = {},
 ): Sources {
@@ -76,11 +85,13 @@ export function createSources(
   const before = (
     origin: Origin,
     digest: Digest,
-    { isPeer }: UpstreamRequest,
-  ): readonly MirrorOfRepository[] => [
-    ...(isPeer === true ? [] : peersOf(origin, digest).filter(isUsed)),
-    ...mirrorsFor(origin),
-  ]
+    { hop }: UpstreamRequest,
+  ): readonly MirrorOfRepository[] => {
+    const peers = hop?.isSideways === true ? [] : peersOf(origin, digest)
+    const isOther = ({ edge }: MirrorOfRepository) => peers.every((peer) => peer.edge !== edge)
+    const edges = [...peers, ...parentsOf(origin).filter(isOther)]
+    return [...edges.filter(isUsed), ...mirrorsFor(origin)]
+  }
   const mirrorsFor = ({ upstream, repository }: Origin): readonly MirrorOfRepository[] => {
     const { list, waitMs } = mirrorsOf(upstream)
     return list.filter(isBelieved).flatMap((mirror) => {
@@ -89,13 +100,22 @@ export function createSources(
     })
   }
 
+  /** A mirror is asked with its own credentials: those of the request are for the upstream. */
+  const forMirror = (
+    { headers, hop }: UpstreamRequest,
+    { edge }: MirrorOfRepository,
+  ): UpstreamRequest => {
+    const via = edge !== undefined && { [viaHeader]: formatVia(hop?.via ?? [], edgeId) }
+    return headers === undefined && via === false ? {} : { headers: { ...headers, ...via } }
+  }
+
   return {
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const isShared = upstream.entry.kind === 'primary'
       const mirrors = before(origin, digest, request).map((mirror) => ({
-        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request)),
+        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
         patienceMs: mirror.waitMs,
       }))
       return {
@@ -106,7 +126,7 @@ export function createSources(
     },
     async manifest(origin, digest, request) {
       for (const mirror of before(origin, digest, request)) {
-        const found = await manifestOfMirror(mirror, digest, request)
+        const found = await manifestOfMirror(mirror, digest, forMirror(request, mirror))
         if (found !== undefined) return found
       }
       const reference = { kind: 'digest', digest } as const
@@ -133,16 +153,11 @@ async function manifestOfMirror(
   try {
     const reference = { kind: 'digest', digest } as const
     const { signal } = controller
-    return await client.getManifest(repository, reference, { ...forMirror(request), signal })
+    return await client.getManifest(repository, reference, { ...request, signal })
   } catch (error) {
     if (error instanceof SourceError) return undefined
     throw error
   } finally {
     clearTimeout(deadline)
   }
-}
-
-/** A mirror is asked with its own credentials: those of the request are for the upstream. */
-function forMirror({ headers }: UpstreamRequest): UpstreamRequest {
-  return headers === undefined ? {} : { headers }
 }
