@@ -276,6 +276,19 @@ const edgeSchema = group({
               'How they reach it, `https://10.0.0.7:8091`. Left out: by the address and port, which must then be one that they can dial.',
           }),
         ),
+        uploads: count({
+          default: 8,
+          minimum: 1,
+          description:
+            'Blobs that go out to other edges at once; whoever comes then is told who else has what it asks for.',
+        }),
+        upload_rate: optional(
+          rate({
+            minimum: 65536,
+            description:
+              'Bytes a second that go out to other edges, all together. Left out: what the line gives.',
+          }),
+        ),
         children: flag({
           default: false,
           description:

@@ -206,6 +206,7 @@ async function startParts({
     mirrorsOf: createMirrors(edge.upstreams),
     peersOf: peers.of,
     parentsOf: peers.above,
+    namedPeers: peers.named,
     edgeId: edge.id ?? '',
   })
   const fills = createFills({

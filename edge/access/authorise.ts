@@ -19,6 +19,8 @@ export interface EdgeCaller {
   readonly connection?: object
   /** What it says of the edges that it came through; of no meaning but from an edge. */
   readonly via?: string | undefined
+  /** As it came. [RFC 9111 §5.2.1] */
+  readonly cacheControl?: string | undefined
 }
 
 /** What a caller was allowed. */

@@ -149,6 +149,7 @@ function callerOf(request: IncomingMessage): EdgeCaller {
     address: clientAddressOf(request),
     requestId: id,
     via: request.headers[viaHeader]?.toString(),
+    cacheControl: request.headers['cache-control'],
   }
 }
 

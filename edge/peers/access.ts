@@ -4,7 +4,7 @@ import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { createEdgeReader } from '../../shared/trust/pki.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
-import { readVia } from '../sources/hops.ts'
+import { onlyIfCached, readVia } from '../sources/hops.ts'
 
 export interface PeerAccessDeps {
   readonly edgeId: string
@@ -55,7 +55,8 @@ export function createPeerAccess({
       const { scope } = edge
       refuseNames(target)
       const via = readVia(caller.via, { asker: edge.edgeId, me: edgeId })
-      const hop = { via, isSideways: isNeighbour(edge) }
+      const onlyHeld = caller.cacheControl?.includes(onlyIfCached) === true
+      const hop = { via, isSideways: isNeighbour(edge), onlyHeld }
       const { entry, repository } = target
       if (entry.id !== upstream) {
         if (isOpen(entry.id)) return Promise.resolve({ hop })

@@ -18,6 +18,8 @@ export interface Peers {
   of(origin: Origin, digest: Digest): readonly MirrorOfRepository[]
   /** Who is asked for what the site does not have, before its upstream: the parent, if there is one that may have it. */
   above(origin: Origin): readonly MirrorOfRepository[]
+  /** Those of these ids that are of the site and may have what is of this origin: whoever named them may be wrong. */
+  named(origin: Origin, ids: readonly string[]): readonly MirrorOfRepository[]
   /** Edges of the site, this one included if it gives others anything; 0 without a site. */
   readonly members: number
   /** Whether a source is one of them, for its lane. */
@@ -46,6 +48,8 @@ export interface PeersDeps {
 
 /** The home, and whoever would be if that were gone; then the upstream. */
 const asked = 2
+/** Of those that a busy home names. */
+const tried = 3
 const prefix = 'peer.'
 
 interface Member {
@@ -61,7 +65,7 @@ export function createPeers(deps: PeersDeps): Peers {
   const { edgeId, upstream, statements, isOpen, parent, identity, waitMs } = deps
   const clients = new Map<string, { readonly url: string; readonly client: UpstreamClient }>()
   let homes: Homes<Member> | undefined
-  let members = 0
+  let members: readonly Member[] = []
   let reading: Promise<void> | undefined
   let closed = false
 
@@ -75,8 +79,8 @@ export function createPeers(deps: PeersDeps): Peers {
               // What an edge says of itself is not always an address.
               site === me.site && !suspended && URL.canParse(peerUrl),
           )
-    members = found.length
-    homes = createHomes(found.map((edge) => ({ id: edge.edgeId, edge })))
+    members = found.map((edge) => ({ id: edge.edgeId, edge }))
+    homes = createHomes(members)
   }
 
   const clientOf = (id: string, peerUrl: string): UpstreamClient | undefined => {
@@ -125,6 +129,14 @@ export function createPeers(deps: PeersDeps): Peers {
       const before = ranked.slice(0, mine === -1 ? asked : Math.min(mine, asked))
       return before.flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
     },
+    named(origin, ids) {
+      const found = members.filter(({ id, edge }) => ids.includes(id) && mayHave(origin, edge))
+      return found
+        .filter(({ id }) => id !== edgeId)
+        .sort((one, other) => ids.indexOf(one.id) - ids.indexOf(other.id))
+        .slice(0, tried)
+        .flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
     above(origin) {
       const edge = parent && statements.edge(parent.id)
       if (parent === undefined || edge === undefined || !mayHave(origin, edge)) return []
@@ -132,7 +144,7 @@ export function createPeers(deps: PeersDeps): Peers {
       return URL.canParse(url) ? asSource(origin, parent.id, url) : []
     },
     get members() {
-      return members
+      return members.length
     },
     isPeer: (source) => source.startsWith(prefix),
     changed() {

@@ -5,6 +5,10 @@ import { OciError } from '../../shared/oci/errors.ts'
 
 /** The ids of the edges that a request came through, the first one first. Node's spelling of `Outport-Via`. */
 export const viaHeader = 'outport-via'
+/** Of an edge that is busy: the ids of those that hold, or are receiving, what it was asked for. */
+export const tryHeader = 'Outport-Try'
+/** The request directive of who wants only what is there already, or on its way. [RFC 9111 §5.2.1.7] */
+export const onlyIfCached = 'only-if-cached'
 
 /** More edges than any tree has levels, each way. */
 const maxHops = 8

@@ -8,7 +8,7 @@ import type {
 } from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
-import { formatVia, viaHeader } from './hops.ts'
+import { formatVia, onlyIfCached, viaHeader } from './hops.ts'
 
 /**
  * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
@@ -16,6 +16,7 @@ import { formatVia, viaHeader } from './hops.ts'
  * never asked of one. Whatever a mirror says, the upstream's own answer is the one that counts.
  */
 export interface Sources {
+  keyOf(origin: Origin, digest: Digest): BlobKey
   /** Of a blob, and who may share it while it comes. */
   of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
   /** Asks for a manifest. @returns undefined when the upstream itself does not have it @throws SourceError */
@@ -28,11 +29,14 @@ export interface Sources {
   lied(upstream: string): void
 }
 
-export interface SourcesOfBlob {
+export interface BlobKey {
   /** Of the fill: who has the same key shares it. */
   readonly key: string
   /** Whether other repositories have this key, too: who joins the fill of one needs a right of its own. */
   readonly isShared: boolean
+}
+
+export interface SourcesOfBlob extends BlobKey {
   /** Best first; the upstream's own is the last. */
   readonly list: readonly BlobSource[]
 }
@@ -43,6 +47,8 @@ export interface SourcesOptions {
   readonly peersOf?: (origin: Origin, digest: Digest) => readonly MirrorOfRepository[]
   /** The edges nearer to the upstream, which are asked behind those of the site. */
   readonly parentsOf?: (origin: Origin) => readonly MirrorOfRepository[]
+  /** Edges of the site that a busy one named. */
+  readonly namedPeers?: (origin: Origin, ids: readonly string[]) => readonly MirrorOfRepository[]
   /** What this edge calls itself to other edges. */
   readonly edgeId?: string
   /** Milliseconds, monotonic. */
@@ -56,6 +62,8 @@ export interface MirrorOfRepository {
   readonly waitMs: number
   /** The id of the other edge that it is. */
   readonly edge?: string
+  /** That edge is asked only for what it has, or is receiving. */
+  readonly onlyHeld?: boolean
 }
 
 /** Each lie costs a client its pull: long enough that a broken mirror costs few. */
@@ -72,6 +80,7 @@ export function createSources(
     mirrorsOf = () => ({ list: [], waitMs: 0 }),
     peersOf = () => [],
     parentsOf = () => [],
+    namedPeers = () => [],
     edgeId = '',
     now = () => performance.now(),
   }: SourcesOptions = {},
@@ -103,24 +112,41 @@ export function createSources(
   /** A mirror is asked with its own credentials: those of the request are for the upstream. */
   const forMirror = (
     { headers, hop }: UpstreamRequest,
-    { edge }: MirrorOfRepository,
+    { edge, onlyHeld }: MirrorOfRepository,
   ): UpstreamRequest => {
-    const via = edge !== undefined && { [viaHeader]: formatVia(hop?.via ?? [], edgeId) }
-    return headers === undefined && via === false ? {} : { headers: { ...headers, ...via } }
+    if (edge === undefined) return headers === undefined ? {} : { headers }
+    return {
+      headers: {
+        ...headers,
+        [viaHeader]: formatVia(hop?.via ?? [], edgeId),
+        ...(onlyHeld === true && { 'cache-control': onlyIfCached }),
+      },
+    }
+  }
+
+  const keyOf = (origin: Origin, digest: Digest): BlobKey => {
+    const isShared = client(origin.upstream).entry.kind === 'primary'
+    return { key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`, isShared }
   }
 
   return {
+    keyOf,
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
-      const isShared = upstream.entry.kind === 'primary'
-      const mirrors = before(origin, digest, request).map((mirror) => ({
+      const atMirror = (mirror: MirrorOfRepository): BlobSource => ({
         ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
         patienceMs: mirror.waitMs,
-      }))
+      })
+      const named = (ids: readonly string[]): readonly BlobSource[] => {
+        const others = namedPeers(origin, ids).filter(isUsed)
+        return others.map((other) => atMirror({ ...other, onlyHeld: true }))
+      }
+      const mirrors = before(origin, digest, request).map((mirror) =>
+        mirror.edge === undefined ? atMirror(mirror) : orOthers(atMirror(mirror), named),
+      )
       return {
-        key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`,
-        isShared,
+        ...keyOf(origin, digest),
         list: [...mirrors, upstream.openBlob(origin.repository, digest, rest)],
       }
     },
@@ -159,5 +185,26 @@ async function manifestOfMirror(
     throw error
   } finally {
     clearTimeout(deadline)
+  }
+}
+
+/** The other edge as a source, and when it is busy those that it names, as far as they are known. */
+function orOthers(
+  source: BlobSource,
+  named: (ids: readonly string[]) => readonly BlobSource[],
+): BlobSource {
+  return {
+    ...source,
+    async open(request) {
+      try {
+        return await source.open(request)
+      } catch (error) {
+        if (!(error instanceof SourceError) || error.instead === undefined) throw error
+        throw new SourceError(error.code, error.message, {
+          others: named(error.instead),
+          cause: error,
+        })
+      }
+    },
   }
 }

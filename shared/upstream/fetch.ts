@@ -82,6 +82,8 @@ export interface Hop {
   readonly via: readonly string[]
   /** That one is of the same site and takes this edge for the home: it is not sent sideways again. */
   readonly isSideways: boolean
+  /** Only what is here, or on its way, is of use to it. */
+  readonly onlyHeld: boolean
 }
 
 export interface UpstreamHealth {

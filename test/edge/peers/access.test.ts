@@ -63,7 +63,10 @@ function accessOf({ takesChildren }: { readonly takesChildren: boolean }) {
 
 test('edges of the site are given what their scope allows, and are not sent sideways again', async () => {
   const pull = accessOf({ takesChildren: false })
-  assert.deepEqual(await pull('near'), { project: 1, hop: { via: ['near'], isSideways: true } })
+  assert.deepEqual(await pull('near'), {
+    project: 1,
+    hop: { via: ['near'], isSideways: true, onlyHeld: false },
+  })
   assert.equal(pull('near', 'me, near'), 508)
   assert.equal(pull('child'), 403)
   assert.equal(pull('nobody'), 403)
@@ -71,7 +74,7 @@ test('edges of the site are given what their scope allows, and are not sent side
 
 test('those of other sites are given something by an edge that takes children', async () => {
   const pull = accessOf({ takesChildren: true })
-  const hop = { via: ['below', 'child'], isSideways: false }
+  const hop = { via: ['below', 'child'], isSideways: false, onlyHeld: false }
   assert.deepEqual(await pull('child', 'below, child'), { project: 1, hop })
   assert.equal(pull('narrow'), 404)
   assert.equal(pull('lost'), 403)
