@@ -44,6 +44,12 @@ const idForm = {
   form: 'of lower-case letters and digits, with single dots or dashes between',
 }
 
+/** As the primary's `edges[].id`. */
+const edgeIdForm = {
+  pattern: '^[a-z0-9]+(?:-[a-z0-9]+)*$',
+  form: 'of lower-case letters, digits and single dashes',
+}
+
 const upstreamLimits = group({
   connections: count({ default: 16, minimum: 1, description: 'Connections for blobs.' }),
   manifest_connections: count({
@@ -199,9 +205,7 @@ const readyMadeIds = readyMade.map(({ id }) => id)
 const edgeSchema = group({
   id: optional(
     text({
-      // As the primary's `edges[].id`.
-      pattern: '^[a-z0-9]+(?:-[a-z0-9]+)*$',
-      form: 'of lower-case letters, digits and single dashes',
+      ...edgeIdForm,
       description:
         "This edge's id at its primary. Left out: that of the identity which `outport edge join` wrote into the data folder; without one it pulls there anonymously.",
     }),
@@ -272,10 +276,48 @@ const edgeSchema = group({
               'How they reach it, `https://10.0.0.7:8091`. Left out: by the address and port, which must then be one that they can dial.',
           }),
         ),
+        uploads: count({
+          default: 8,
+          minimum: 1,
+          description:
+            'Blobs that go out to other edges at once; whoever comes then is told who else has what it asks for.',
+        }),
+        upload_rate: optional(
+          rate({
+            minimum: 65536,
+            description:
+              'Bytes a second that go out to other edges, all together. Left out: what the line gives.',
+          }),
+        ),
+        children: flag({
+          default: false,
+          description:
+            'Whether edges of other sites get something here too: those that name this edge as their `parent`. What each may read its scope at the primary says.',
+        }),
       },
       {
         description:
           'Where other edges of its site get blobs: HTTPS that takes their certificates and nobody else. With it the site is one cache. Left out: this edge asks the others, and gives them nothing.',
+      },
+    ),
+  ),
+  parent: optional(
+    group(
+      {
+        id: text({
+          ...edgeIdForm,
+          description: 'Its id at the primary. It must have `peers` with `children`.',
+        }),
+        url: optional(
+          text({
+            description:
+              'Its `peers` listener, as this edge reaches it. Left out: as its primary says.',
+          }),
+        ),
+      },
+      {
+        description:
+          'An edge of another site that is nearer to the upstreams: what this site misses is asked of it first. Left out: the upstreams are asked.',
       },
     ),
   ),
@@ -507,6 +549,14 @@ export const edgeSection = defineSection({
     {
       reads: ['external_url'],
       check: (options, report) => checkOrigin(options.external_url, 'external_url', report),
+    },
+    {
+      reads: ['parent', 'id'],
+      check: ({ parent, id }, report) => {
+        checkOrigin(parent?.url, 'parent.url', report)
+        if (parent?.url?.startsWith('https:') === false) report('parent.url', 'must be https')
+        if (parent !== undefined && parent.id === id) report('parent.id', 'is this edge itself')
+      },
     },
     {
       reads: ['push_url'],

@@ -219,6 +219,7 @@ async function startParts({
     upstream: primaryOf(edge).id,
     statements: primaryLog.statements,
     isOpen: (upstream) => accessOf(upstream) === 'open',
+    parent: edge.parent,
     identity: () => primaryLog.identity(),
     waitMs: edge.peer_wait,
     chooseProxy: proxyChoiceOf(edge),
@@ -239,6 +240,9 @@ async function startParts({
       now: () => performance.now(),
       delay: (ms, stop) => delay(ms, undefined, { signal: stop }),
     }),
+    parentsOf: peers.above,
+    namedPeers: peers.named,
+    edgeId: edge.id ?? '',
   })
   const fills = createFills({
     pool,
@@ -441,6 +445,8 @@ async function startParts({
             onPulled: () => undefined,
           },
           access: createPeerAccess({
+            edgeId: edge.id ?? '',
+            takesChildren: edge.peers.children,
             upstream: primaryOf(edge).id,
             statements: primaryLog.statements,
             isFresh: () => primaryLog.freshness.isFresh(),

@@ -4,7 +4,7 @@ import type { TokenClaims, TokenVerifier } from '../../shared/auth/token.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { OciPath } from '../../shared/oci/paths.ts'
-import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import type { Hop, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { RegistryEntry } from '../../shared/upstream/registries.ts'
 import type { Revocations } from './revocations.ts'
 import { noLogins, unauthorized, type Realm } from './challenge.ts'
@@ -17,6 +17,10 @@ export interface EdgeCaller {
   readonly requestId: string
   /** What the request came over. */
   readonly connection?: object
+  /** What it says of the edges that it came through; of no meaning but from an edge. */
+  readonly via?: string | undefined
+  /** As it came. [RFC 9111 §5.2.1] */
+  readonly cacheControl?: string | undefined
 }
 
 /** What a caller was allowed. */
@@ -27,8 +31,8 @@ export interface PullGrant {
   readonly credential?: UpstreamRequest['credential']
   /** Tells those apart whose rights differ, without saying who they are. */
   readonly identity?: string
-  /** Another edge of the site asks: it is not sent sideways again. */
-  readonly isPeer?: boolean
+  /** Another edge asks. */
+  readonly hop?: Hop
   /** Called when the upstream refuses the credential after all. */
   readonly revoke?: () => void
 }

@@ -29,6 +29,8 @@ export interface Blobs {
   known(origin: Origin, digest: Digest): BlobInMemory | undefined
   /** Bytes of a blob in the origin's repository, without fetching it; undefined when it is not there. */
   size(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<number | undefined>
+  /** Whether bytes of this digest are here, for whichever repository, or on their way for this one. */
+  isHere(origin: Origin, digest: Digest): boolean
   /**
    * Opens a blob of the origin's repository: held, or on its way.
    * @param doubt as for the cache's `open`
@@ -48,7 +50,7 @@ export interface BlobsDeps {
   readonly memory: MemoryCache
   readonly fills: Fills
   readonly client: (upstream: string) => UpstreamClient
-  readonly sources: Pick<Sources, 'of'>
+  readonly sources: Pick<Sources, 'of' | 'keyOf'>
 }
 
 interface Wanted {
@@ -206,6 +208,8 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       }
       return (await client(origin.upstream).headBlob(origin.repository, digest, request))?.size
     },
+    isHere: (origin, digest) =>
+      blobs.size(digest) !== undefined || fills.has(sources.keyOf(origin, digest).key),
     async open(origin, digest, request, doubt) {
       const held = (await mayShow(origin, digest, request))
         ? await openHeld(digest, doubt)

@@ -33,7 +33,7 @@ import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import type { Prefetch } from './prefetch.ts'
 import type { Repeats } from './repeats.ts'
-import { onlyIfHeld } from '../sources/sources.ts'
+import { viaHeader } from '../sources/hops.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -156,6 +156,8 @@ function callerOf(request: IncomingMessage): EdgeCaller {
     connection: socket,
     address: clientAddressOf(request),
     requestId: id,
+    via: request.headers[viaHeader]?.toString(),
+    cacheControl: request.headers['cache-control'],
   }
 }
 
@@ -245,7 +247,7 @@ class RequestToUpstream implements UpstreamRequest {
   readonly headers: Readonly<Record<string, string>>
   readonly credential: UpstreamRequest['credential']
   readonly identity: string | undefined
-  readonly isPeer: boolean | undefined
+  readonly hop: UpstreamRequest['hop']
   readonly #response: ServerResponse
   #gone: AbortController | undefined
 
@@ -253,7 +255,7 @@ class RequestToUpstream implements UpstreamRequest {
     this.headers = { 'X-Request-Id': requestId }
     this.credential = grant.credential
     this.identity = grant.identity
-    this.isPeer = grant.isPeer
+    this.hop = grant.hop
     this.#response = response
   }
 
@@ -314,19 +316,15 @@ async function findAndSendManifest(
 
 async function findManifest(
   manifests: Manifests,
-  { request, origin, upstreamRequest }: Asking,
+  { origin, upstreamRequest }: Asking,
   reference: Reference,
 ): Promise<FoundManifest | undefined> {
-  if (reference.kind === 'digest' && upstreamRequest.isPeer === true && wantsHeldOnly(request))
+  if (reference.kind === 'digest' && upstreamRequest.hop?.onlyHeld === true)
     return manifests.held(origin, reference.digest)
   if (reference.kind === 'digest') return manifests.get(origin, reference.digest, upstreamRequest)
   const resolved = await manifests.resolve(origin, reference.tag, upstreamRequest)
   const manifest = resolved && (await manifests.get(origin, resolved.digest, upstreamRequest))
   return manifest && { ...manifest, staleMs: resolved.staleMs }
-}
-
-function wantsHeldOnly({ headers }: IncomingMessage): boolean {
-  return headers['cache-control'] === onlyIfHeld['cache-control']
 }
 
 /** @throws OciError when the client's `Accept` has no word for what a tag names */

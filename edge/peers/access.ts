@@ -4,8 +4,12 @@ import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { createEdgeReader } from '../../shared/trust/pki.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
+import { onlyIfCached, readVia } from '../sources/hops.ts'
 
 export interface PeerAccessDeps {
+  readonly edgeId: string
+  /** Whether edges of other sites, whose parent this one is, may have something too. */
+  readonly takesChildren: boolean
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
   readonly statements: Pick<
@@ -24,17 +28,26 @@ export interface PeerAccessDeps {
  * was suspended, or may not read it any more, it could not hear. That one asks its next source. Only what a digest proves: where tags point is never a peer's to say (DESIGN §6).
  */
 export function createPeerAccess({
+  edgeId,
+  takesChildren,
   upstream,
   statements,
   isFresh,
   isOpen,
 }: PeerAccessDeps): Authorise {
   const certifiedBy = createEdgeReader()
-  const edgeOf = ({ connection }: EdgeCaller): RosterEdge => {
+  const isNeighbour = ({ site }: RosterEdge): boolean =>
+    site !== '' && site === statements.edge(edgeId)?.site
+  const edgeOf = ({ connection }: Pick<EdgeCaller, 'connection'>): RosterEdge => {
     const known = connection && certifiedBy(connection)
     const edge = known && statements.edge(known.edgeId)
     if (edge === undefined || edge.suspended)
       throw new OciError('DENIED', 'this certificate is of no edge that the primary lists')
+    if (!takesChildren && !isNeighbour(edge))
+      throw new OciError(
+        'DENIED',
+        'this edge gives nothing to edges of other sites: its edge.peers.children would allow it',
+      )
     return edge
   }
   return {
@@ -42,11 +55,15 @@ export function createPeerAccess({
     ping: (caller) => Promise.resolve(edgeOf(caller)).then(() => undefined),
     known: () => undefined,
     pull(caller, target) {
-      const { scope } = edgeOf(caller)
+      const edge = edgeOf(caller)
+      const { scope } = edge
       refuseNames(target)
+      const via = readVia(caller.via, { asker: edge.edgeId, me: edgeId })
+      const onlyHeld = caller.cacheControl?.includes(onlyIfCached) === true
+      const hop = { via, isSideways: isNeighbour(edge), onlyHeld }
       const { entry, repository } = target
       if (entry.id !== upstream) {
-        if (isOpen(entry.id)) return Promise.resolve({ isPeer: true })
+        if (isOpen(entry.id)) return Promise.resolve({ hop })
         throw unknown()
       }
       const project = statements.projectIdOf(projectOf(repository))
@@ -57,7 +74,7 @@ export function createPeerAccess({
         (statements.project(project)?.public === true || isFresh()) &&
         statements.repositoryId(project, repository) !== undefined
       if (!isKnown) throw unknown()
-      return Promise.resolve({ project, isPeer: true })
+      return Promise.resolve({ project, hop })
     },
   }
 }

@@ -170,7 +170,8 @@ async function openWatched(
   }
 }
 
-/** What it does not have, or may not give, is no fault of it; nor is a request that was called off. */
+/** What it does not have, may not give, or has no hand free for is no fault of it; nor is a request that was called off. */
 function isFault(error: unknown): boolean {
-  return error instanceof SourceError && (error.code === 'unavailable' || error.code === 'broken')
+  if (!(error instanceof SourceError) || error.instead !== undefined) return false
+  return error.code === 'unavailable' || error.code === 'broken'
 }

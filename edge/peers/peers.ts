@@ -17,6 +17,10 @@ import { createPeerChoice, type PeerChoiceOptions } from './choice.ts'
 export interface Peers {
   /** Who is asked for a digest before its upstream, best first; none where this edge is its home. */
   of(origin: Origin, digest: Digest): readonly MirrorOfRepository[]
+  /** Who is asked for what the site does not have, before its upstream: the parent, if there is one that may have it. */
+  above(origin: Origin): readonly MirrorOfRepository[]
+  /** Those of these ids that are of the site and may have what is of this origin: whoever named them may be wrong. */
+  named(origin: Origin, ids: readonly string[]): readonly MirrorOfRepository[]
   /** Edges of the site, this one included if it gives others anything; 0 without a site. */
   readonly members: number
   /** Whether a source is one of them, for its lane. */
@@ -35,6 +39,8 @@ export interface PeersDeps extends Pick<PeerChoiceOptions, 'healthy'> {
   readonly statements: Pick<Statements, 'edge' | 'edges'>
   /** Whether an upstream's content may be read by everybody who reaches a listener. */
   readonly isOpen: (upstream: string) => boolean
+  /** Of another site, nearer to the upstream. Its URL may be in the roster. */
+  readonly parent?: { readonly id: string; readonly url?: string | undefined } | undefined
   readonly identity: () => OwnIdentity | undefined
   /** Milliseconds that one may send nothing. */
   readonly waitMs: number
@@ -43,6 +49,8 @@ export interface PeersDeps extends Pick<PeerChoiceOptions, 'healthy'> {
   readonly onBytes: (count: number) => void
 }
 
+/** Of those that a busy home names. */
+const tried = 3
 const prefix = 'peer.'
 
 interface Member {
@@ -55,7 +63,7 @@ interface Member {
  * and the home asks the upstream. A peer that is away, slow or lying costs its patience once, and nothing else.
  */
 export function createPeers(deps: PeersDeps): Peers {
-  const { edgeId, upstream, statements, isOpen, identity, waitMs } = deps
+  const { edgeId, upstream, statements, isOpen, parent, identity, waitMs } = deps
   const clients = new Map<
     string,
     { readonly url: string; readonly own: OwnIdentity; readonly client: UpstreamClient }
@@ -81,7 +89,7 @@ export function createPeers(deps: PeersDeps): Peers {
     homes = createHomes(members)
   }
 
-  const clientOf = ({ edgeId: id, peerUrl = '' }: RosterEdge): UpstreamClient | undefined => {
+  const clientOf = (id: string, peerUrl: string): UpstreamClient | undefined => {
     const known = clients.get(id)
     const own = identity()
     if (known?.url === peerUrl && isSame(known.own, own)) return known.client
@@ -107,28 +115,44 @@ export function createPeers(deps: PeersDeps): Peers {
     return client
   }
 
+  /** Whether an edge may have what is of this origin: only who may read it fetches it for others. */
+  const mayHave = ({ upstream: of, project }: Origin, edge: RosterEdge): boolean =>
+    takesRequests(edge) &&
+    (of === upstream ? project !== undefined && covers(edge.scope, project) : isOpen(of))
+
+  const asSource = (origin: Origin, id: string, url: string): readonly MirrorOfRepository[] => {
+    const client = clientOf(id, url)
+    const repository = `${origin.upstream}/${origin.repository}`
+    return client === undefined || !isRepositoryName(repository)
+      ? []
+      : [{ client: choice.watched(id, client), repository, waitMs, edge: id }]
+  }
+
   return {
     of(origin, digest) {
       if (homes === undefined) return []
-      const isPrimary = origin.upstream === upstream
-      if (!isPrimary && !isOpen(origin.upstream)) return []
-      const { project } = origin
-      const mayHave = ({ scope }: RosterEdge): boolean =>
-        !isPrimary || (project !== undefined && covers(scope, project))
       const others = members.filter(({ id }) => id !== edgeId)
       const reachable = new Set(choice.reachable(others).map(({ id }) => id)).add(edgeId)
       const ranked = homes
         .rank({ digest })
-        .filter(({ id, edge }) => mayHave(edge) && reachable.has(id))
+        .filter(({ id, edge }) => reachable.has(id) && mayHave(origin, edge))
       const mine = ranked.findIndex(({ id }) => id === edgeId)
       const before = choice.order(mine === -1 ? ranked : ranked.slice(0, mine))
-      return before.flatMap(({ edge }) => {
-        const client = clientOf(edge)
-        const repository = `${origin.upstream}/${origin.repository}`
-        return client === undefined || !isRepositoryName(repository)
-          ? []
-          : [{ client: choice.watched(edge.edgeId, client), repository, waitMs }]
-      })
+      return before.flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
+    named(origin, ids) {
+      const found = members.filter(({ id, edge }) => ids.includes(id) && mayHave(origin, edge))
+      return found
+        .filter(({ id }) => id !== edgeId)
+        .sort((one, other) => ids.indexOf(one.id) - ids.indexOf(other.id))
+        .slice(0, tried)
+        .flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
+    above(origin) {
+      const edge = parent && statements.edge(parent.id)
+      if (parent === undefined || edge === undefined || !mayHave(origin, edge)) return []
+      const url = parent.url ?? edge.peerUrl ?? ''
+      return URL.canParse(url) ? asSource(origin, parent.id, url) : []
     },
     get members() {
       return members.length

@@ -7,6 +7,8 @@ import {
 import type { Authorise } from '../access/authorise.ts'
 import type { EdgeOptions } from '../config.ts'
 import { createMirror, type MirrorDeps } from '../mirror/routes.ts'
+import { createUploadRate } from './upload-rate.ts'
+import { createUploads } from './uploads.ts'
 
 export interface PeerServerDeps {
   readonly http: Omit<HttpServerOptions, 'name' | 'listener'>
@@ -25,7 +27,7 @@ export interface PeerServer {
 
 /** The listener that other edges of the site get blobs at; nobody gets in before this edge has a certificate. */
 export async function createPeerServer(
-  { address, port, external_url }: NonNullable<EdgeOptions['peers']>,
+  { address, port, external_url, uploads, upload_rate }: NonNullable<EdgeOptions['peers']>,
   { http, mirror, access, upstream }: PeerServerDeps,
 ): Promise<PeerServer> {
   const fallback = mirror.registries.resolve(upstream)
@@ -36,8 +38,14 @@ export async function createPeerServer(
     listener: { address, port },
     mutual: true,
   })
+  const rate = upload_rate === undefined ? undefined : createUploadRate(upload_rate)
+  const blobs = createUploads(mirror.blobs, { limit: uploads, rate })
   server.serveRegistry(
-    createMirror({ ...mirror, listener: { fallback, authorise: access, pushUrl: undefined } }),
+    createMirror({
+      ...mirror,
+      blobs,
+      listener: { fallback, authorise: access, pushUrl: undefined },
+    }),
   )
   const listening = await server.listen()
   const url = external_url === undefined ? listening.origin : atPortOf(external_url, listening)

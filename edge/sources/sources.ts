@@ -9,6 +9,7 @@ import type {
 } from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
+import { formatVia, onlyIfCached, viaHeader } from './hops.ts'
 
 /**
  * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
@@ -16,6 +17,7 @@ import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
  * never asked of one. Whatever a mirror says, the upstream's own answer is the one that counts.
  */
 export interface Sources {
+  keyOf(origin: Origin, digest: Digest): BlobKey
   /** Of a blob, and who may share it while it comes. */
   of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
   /** Asks for a manifest. @returns undefined when the upstream itself does not have it @throws SourceError */
@@ -28,11 +30,14 @@ export interface Sources {
   lied(upstream: string): void
 }
 
-export interface SourcesOfBlob {
+export interface BlobKey {
   /** Of the fill: who has the same key shares it. */
   readonly key: string
   /** Whether other repositories have this key, too: who joins the fill of one needs a right of its own. */
   readonly isShared: boolean
+}
+
+export interface SourcesOfBlob extends BlobKey {
   /** Best first; the upstream's own is the last. */
   readonly list: readonly BlobSource[]
 }
@@ -43,6 +48,12 @@ export interface SourcesOptions {
   readonly peersOf?: (origin: Origin, digest: Digest) => readonly MirrorOfRepository[]
   /** When a second peer is asked for a manifest that the first is slow to give; never, without. */
   readonly hedge?: Hedge
+  /** The edges nearer to the upstream, which are asked behind those of the site. */
+  readonly parentsOf?: (origin: Origin) => readonly MirrorOfRepository[]
+  /** Edges of the site that a busy one named. */
+  readonly namedPeers?: (origin: Origin, ids: readonly string[]) => readonly MirrorOfRepository[]
+  /** What this edge calls itself to other edges. */
+  readonly edgeId?: string
   /** Milliseconds, monotonic. */
   readonly now?: () => number
 }
@@ -55,13 +66,11 @@ export interface MirrorOfRepository {
   readonly client: PeerClient
   readonly repository: RepositoryName
   readonly waitMs: number
+  /** The id of the other edge that it is. */
+  readonly edge?: string
+  /** That edge is asked only for what it has, or is receiving. */
+  readonly onlyHeld?: boolean
 }
-
-/**
- * From one edge to another of its site: a manifest that it would have to fetch is not wanted. It is answered 404 then, and an
- * edge that does not know of it fetches. [RFC 9111 §5.2.1.7]
- */
-export const onlyIfHeld = { 'cache-control': 'only-if-cached' } as const
 
 /** Each lie costs a client its pull: long enough that a broken mirror costs few. */
 const lieMs = 600_000
@@ -77,6 +86,9 @@ export function createSources(
     mirrorsOf = () => ({ list: [], waitMs: 0 }),
     peersOf = () => [],
     hedge,
+    parentsOf = () => [],
+    namedPeers = () => [],
+    edgeId = '',
     now = () => performance.now(),
   }: SourcesOptions = {},
 ): Sources {
@@ -89,9 +101,17 @@ export function createSources(
   const peersFor = (
     origin: Origin,
     digest: Digest,
-    { isPeer }: UpstreamRequest,
+    { hop }: UpstreamRequest,
   ): readonly MirrorOfRepository[] =>
-    isPeer === true ? [] : peersOf(origin, digest).filter(isUsed)
+    hop?.isSideways === true ? [] : peersOf(origin, digest).filter(isUsed)
+  /** Who is asked behind the edges of the site, and before the upstream. */
+  const above = (
+    origin: Origin,
+    peers: readonly MirrorOfRepository[],
+  ): readonly MirrorOfRepository[] => {
+    const isOther = ({ edge }: MirrorOfRepository) => peers.every((peer) => peer.edge !== edge)
+    return [...parentsOf(origin).filter(isOther).filter(isUsed), ...mirrorsFor(origin)]
+  }
   const mirrorsFor = ({ upstream, repository }: Origin): readonly MirrorOfRepository[] => {
     const { list, waitMs } = mirrorsOf(upstream)
     return list.filter(isBelieved).flatMap((mirror) => {
@@ -100,29 +120,56 @@ export function createSources(
     })
   }
 
+  /** A mirror is asked with its own credentials: those of the request are for the upstream. */
+  const forMirror = (
+    { headers, hop }: UpstreamRequest,
+    { edge, onlyHeld }: MirrorOfRepository,
+  ): UpstreamRequest => {
+    if (edge === undefined) return headers === undefined ? {} : { headers }
+    return {
+      headers: {
+        ...headers,
+        [viaHeader]: formatVia(hop?.via ?? [], edgeId),
+        ...(onlyHeld === true && { 'cache-control': onlyIfCached }),
+      },
+    }
+  }
+
+  const keyOf = (origin: Origin, digest: Digest): BlobKey => {
+    const isShared = client(origin.upstream).entry.kind === 'primary'
+    return { key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`, isShared }
+  }
+
   return {
+    keyOf,
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
-      const isShared = upstream.entry.kind === 'primary'
-      const before = [...peersFor(origin, digest, request), ...mirrorsFor(origin)]
-      const mirrors = before.map((mirror) => ({
-        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request)),
+      const peers = peersFor(origin, digest, request)
+      const atMirror = (mirror: MirrorOfRepository): BlobSource => ({
+        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
         patienceMs: mirror.waitMs,
-      }))
+      })
+      const named = (ids: readonly string[]): readonly BlobSource[] => {
+        const others = namedPeers(origin, ids).filter(isUsed)
+        return others.map((other) => atMirror({ ...other, onlyHeld: true }))
+      }
+      const mirrors = [...peers, ...above(origin, peers)].map((mirror) =>
+        mirror.edge === undefined ? atMirror(mirror) : orOthers(atMirror(mirror), named),
+      )
       return {
-        key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`,
-        isShared,
+        ...keyOf(origin, digest),
         list: [...mirrors, upstream.openBlob(origin.repository, digest, rest)],
       }
     },
     async manifest(origin, digest, request) {
-      const [home, ...others] = peersFor(origin, digest, request)
-      const [standIn] = others
-      const soon = home && (await soonest(home, standIn, { hedge, digest, request }))
+      const peers = peersFor(origin, digest, request)
+      const [home, ...others] = peers
+      const soon =
+        home && (await soonest(home, others[0], { hedge, digest, requestTo: forMirror, request }))
       if (soon !== undefined) return soon
-      for (const mirror of [...others, ...mirrorsFor(origin)]) {
-        const found = await manifestOfMirror(mirror, digest, request)
+      for (const mirror of [...others, ...above(origin, peers)]) {
+        const found = await manifestOfMirror(mirror, digest, forMirror(request, mirror))
         if (found !== undefined) return found
       }
       const reference = { kind: 'digest', digest } as const
@@ -146,23 +193,26 @@ async function soonest(
     hedge,
     digest,
     request,
+    requestTo,
   }: {
     readonly hedge: Hedge | undefined
     readonly digest: Digest
     readonly request: UpstreamRequest
+    readonly requestTo: (request: UpstreamRequest, mirror: MirrorOfRepository) => UpstreamRequest
   },
 ): Promise<FetchedManifest | undefined> {
-  if (hedge === undefined || standIn === undefined) return manifestOfMirror(home, digest, request)
+  const toHome = requestTo(request, home)
+  if (hedge === undefined || standIn === undefined) return manifestOfMirror(home, digest, toHome)
   const given = async (found: Promise<FetchedManifest | undefined>): Promise<FetchedManifest> => {
     const manifest = await found
     if (manifest === undefined) throw new NotGiven()
     return manifest
   }
-  const headers = { ...request.headers, ...onlyIfHeld }
+  const toStandIn = requestTo(request, { ...standIn, onlyHeld: true })
   try {
     return await hedge.race([
-      (signal) => given(manifestOfMirror(home, digest, { ...forMirror(request), signal })),
-      (signal) => given(manifestOfMirror(standIn, digest, { headers, signal })),
+      (signal) => given(manifestOfMirror(home, digest, { ...toHome, signal })),
+      (signal) => given(manifestOfMirror(standIn, digest, { ...toStandIn, signal })),
     ])
   } catch (error) {
     if (error instanceof NotGiven) return undefined
@@ -193,7 +243,7 @@ async function manifestOfMirror(
       request.signal === undefined
         ? controller.signal
         : AbortSignal.any([controller.signal, request.signal])
-    return await client.getManifest(repository, reference, { ...forMirror(request), signal })
+    return await client.getManifest(repository, reference, { ...request, signal })
   } catch (error) {
     if (error instanceof SourceError) return undefined
     throw error
@@ -202,7 +252,23 @@ async function manifestOfMirror(
   }
 }
 
-/** A mirror is asked with its own credentials: those of the request are for the upstream. */
-function forMirror({ headers }: UpstreamRequest): UpstreamRequest {
-  return headers === undefined ? {} : { headers }
+/** The other edge as a source, and when it is busy those that it names, as far as they are known. */
+function orOthers(
+  source: BlobSource,
+  named: (ids: readonly string[]) => readonly BlobSource[],
+): BlobSource {
+  return {
+    ...source,
+    async open(request) {
+      try {
+        return await source.open(request)
+      } catch (error) {
+        if (!(error instanceof SourceError) || error.instead === undefined) throw error
+        throw new SourceError(error.code, error.message, {
+          others: named(error.instead),
+          cause: error,
+        })
+      }
+    },
+  }
 }

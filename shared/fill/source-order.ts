@@ -44,7 +44,7 @@ export interface SourceOrder {
   candidates(): RankedSource[]
   /** Those that know no ranges, and are worth a try by whoever can use the whole. */
   wholes(): RankedSource[]
-  /** Notes a failure after `progressBytes` were delivered. */
+  /** Notes a failure after `progressBytes` were delivered; whoever it names instead is asked next. */
   failed(source: RankedSource, error: SourceError, progressBytes: number): void
   /** The first headers are here: from now on a failing source is worth a second try, and `sources` may be asked again. */
   started(): void
@@ -66,9 +66,9 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
   let refreshable = false
   let position = 0
 
-  function rank(blob: BlobSource) {
+  function rank(blob: BlobSource, at = all.length) {
     if (all.length >= maxSources || all.some((source) => source.blob.name === blob.name)) return
-    all.push({
+    all.splice(at, 0, {
       blob,
       bit: 1 << (all.length + 1),
       rangeless: false,
@@ -153,6 +153,8 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
       const delay = retryDelaysMs[Math.min(source.strikes, retryDelaysMs.length) - 1] ?? 0
       const asked = Math.min(error.retryAfterMs ?? 0, maxBusyMs)
       source.readyAt = now() + Math.max(delay, asked)
+      const behind = all.indexOf(source) + 1
+      for (const other of error.others.toReversed()) rank(other, behind)
       position = (all.indexOf(source) + 1) % Math.max(all.length, 1)
     },
     started() {

@@ -13,6 +13,10 @@ export interface SourceErrorOptions {
   readonly beyondEnd?: boolean
   /** Nothing came back, or somebody in front of it said that it is away (502, 503, 504). */
   readonly isAway?: boolean
+  /** Ids of others that it says to ask instead: a claim, of use only to whoever knows them. */
+  readonly instead?: readonly string[] | undefined
+  /** Who may be asked instead, before whoever comes next. */
+  readonly others?: readonly BlobSource[]
   readonly cause?: unknown
 }
 
@@ -22,6 +26,8 @@ export class SourceError extends Error {
   readonly retryAfterMs: number | undefined
   readonly beyondEnd: boolean
   readonly isAway: boolean
+  readonly instead: readonly string[] | undefined
+  readonly others: readonly BlobSource[]
 
   constructor(code: SourceErrorCode, message: string, options: SourceErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
@@ -30,6 +36,8 @@ export class SourceError extends Error {
     this.retryAfterMs = options.retryAfterMs
     this.beyondEnd = options.beyondEnd === true
     this.isAway = options.isAway === true
+    this.instead = options.instead
+    this.others = options.others ?? []
   }
 }
 

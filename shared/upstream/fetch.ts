@@ -69,11 +69,21 @@ export interface UpstreamRequest {
   readonly credential?: Credential | 'anonymous' | undefined
   /** Whose request it is, where that is not the edge: what is remembered of one caller's is not another's. */
   readonly identity?: string | undefined
-  /** Another edge of the site asks for it: only the upstream itself may be asked. */
-  readonly isPeer?: boolean | undefined
+  /** How it came from another edge. */
+  readonly hop?: Hop | undefined
   /** Further request headers for the upstream itself: the request id. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined
+}
+
+/** How a request came here from another edge. */
+export interface Hop {
+  /** The ids of the edges that it came through; the last one asks. */
+  readonly via: readonly string[]
+  /** That one is of the same site and takes this edge for the home: it is not sent sideways again. */
+  readonly isSideways: boolean
+  /** Only what is here, or on its way, is of use to it. */
+  readonly onlyHeld: boolean
 }
 
 export interface UpstreamHealth {

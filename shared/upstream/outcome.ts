@@ -18,6 +18,10 @@ export function errorOfStatus(
   if (status === 401 || status === 403) return new SourceError('refused', message)
   const retryAfterMs = parseRetryAfter(headers['retry-after'], Date.now())
   if (status === 429) return new SourceError('busy', message, { retryAfterMs })
+  const instead = headers['outport-try']
+  // An edge that gives as much as it can is not away, and asks for no pause.
+  if (status === 503 && instead !== undefined)
+    return new SourceError('busy', `${name} is busy`, { instead: instead.split(/[\s,]+/, 16) })
   if (status === 408 || status >= 500)
     return new SourceError('unavailable', message, { retryAfterMs, isAway: away.has(status) })
   return new SourceError('broken', message)

@@ -1,76 +1,106 @@
 import assert from 'node:assert/strict'
-import { generateKeyPairSync, X509Certificate } from 'node:crypto'
-import { before, test } from 'node:test'
+import { test } from 'node:test'
 import { createPeerAccess } from '../../../edge/peers/access.ts'
-import type { EdgeCaller, PullTarget } from '../../../edge/access/authorise.ts'
-import type { RepositoryName } from '../../../shared/oci/reference.ts'
+import { OciError } from '../../../shared/oci/errors.ts'
+import { parseOciUrl } from '../../../shared/oci/paths.ts'
+import { parseRepositoryName } from '../../../shared/oci/reference.ts'
 import type { RosterEdge } from '../../../shared/replication/events.ts'
-import { createCa, issueEdgeCertificate } from '../../../shared/trust/pki.ts'
+import { createRegistries } from '../../../shared/upstream/registries.ts'
+import { edgeCertificateName } from '../../../shared/trust/pki.ts'
 
-const digest = `sha256:${'1'.repeat(64)}`
-const roster: Record<string, Partial<RosterEdge>> = {
-  well: { scope: '*' },
-  leaves: { scope: '*', draining: true },
-  suspended: { scope: '*', suspended: true },
-}
-const projects = new Map([
-  ['open', 1],
-  ['secret', 2],
-])
-let callers: Readonly<Record<string, EdgeCaller>> = {}
+const repository = parseRepositoryName('secret/app')
+const digest = `sha256:${'a'.repeat(64)}`
 
-before(async () => {
-  const ca = await createCa('Edges', new Date())
-  const { publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
-  const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
-  const callerOf = (edgeId: string): EdgeCaller => {
-    const certificate = issueEdgeCertificate(ca, { edgeId, publicKey: pem, now: new Date() })
-    const peer = new X509Certificate(certificate)
-    const connection = { authorized: true, getPeerX509Certificate: () => peer }
-    return { authorization: undefined, connection, address: '', requestId: '' }
-  }
-  callers = Object.fromEntries([...Object.keys(roster), 'revoked'].map((id) => [id, callerOf(id)]))
-})
-
-function accessOf(isFresh: boolean) {
+/** What edge `me` of the site `rack` does with requests from others. */
+function accessOf({
+  takesChildren,
+  isFresh = true,
+}: {
+  readonly takesChildren: boolean
+  readonly isFresh?: boolean
+}) {
+  const edge = (edgeId: string, site: string, rest: Partial<RosterEdge> = {}): RosterEdge => ({
+    edgeId,
+    name: edgeId,
+    site,
+    region: '',
+    labels: {},
+    scope: '*',
+    suspended: false,
+    ...rest,
+  })
+  const roster = [
+    edge('me', 'rack'),
+    edge('near', 'rack'),
+    edge('child', 'branch'),
+    edge('narrow', 'branch', { scope: [7] }),
+    edge('lost', 'branch', { suspended: true }),
+    edge('leaves', 'rack', { draining: true }),
+  ]
   const access = createPeerAccess({
+    edgeId: 'me',
+    takesChildren,
     upstream: 'primary',
+    isOpen: () => false,
+    isFresh: () => isFresh,
     statements: {
-      edge: (id) => roster[id] && ({ edgeId: id, suspended: false, ...roster[id] } as RosterEdge),
-      project: (id) => ({ name: '', public: id === 1 }),
-      projectIdOf: (name) => projects.get(name),
+      edge: (id) => roster.find(({ edgeId }) => edgeId === id),
+      project: (id) => ({ name: '', public: id === 2 }),
+      projectIdOf: (name) => (name === 'secret' ? 1 : 2),
       repositoryId: () => 1,
       isGone: () => false,
     },
-    isFresh: () => isFresh,
-    isOpen: (upstream) => upstream === 'docker.io',
   })
-  return async (edge: string, repository: string, upstream = 'primary') => {
-    const path = { kind: 'blob', repository, digest, text: digest }
-    const target = { entry: { id: upstream }, repository: repository as RepositoryName, path }
-    const caller = callers[edge]
-    assert.ok(caller)
+  const [entry] = createRegistries([{ id: 'primary', url: new URL('https://p.example') }]).entries
+  const path = parseOciUrl(`/v2/secret/app/blobs/${digest}`)?.path
+  assert.ok(entry && path)
+  return (id: string, via?: string, name = repository) => {
+    const certificate = {
+      subjectAltName: `DNS:${edgeCertificateName(id)}`,
+      publicKey: { export: () => '' },
+    }
+    const connection = { authorized: true, getPeerX509Certificate: () => certificate }
+    const caller = { authorization: undefined, address: '', requestId: '', connection, via }
     try {
-      await access.pull(caller, target as unknown as PullTarget)
-      return 'given'
+      return access.pull(caller, { entry, repository: name, path })
     } catch (error) {
-      return (error as { readonly code: string }).code
+      return error instanceof OciError ? error.status : error
     }
   }
 }
 
-test('an edge that holds its lease gives what the roster allows', async () => {
-  const pull = accessOf(true)
-  assert.equal(await pull('well', 'secret/app'), 'given')
-  assert.equal(await pull('leaves', 'secret/app'), 'given', 'who leaves still ends what it has to')
-  assert.equal(await pull('suspended', 'open/app'), 'DENIED')
-  assert.equal(await pull('revoked', 'open/app'), 'DENIED')
+test('edges of the site are given what their scope allows, and are not sent sideways again', async () => {
+  const pull = accessOf({ takesChildren: false })
+  assert.deepEqual(await pull('near'), {
+    project: 1,
+    hop: { via: ['near'], isSideways: true, onlyHeld: false },
+  })
+  assert.equal(pull('near', 'me, near'), 508)
+  assert.equal(pull('child'), 403)
+  assert.equal(pull('nobody'), 403)
+})
+
+test('those of other sites are given something by an edge that takes children', async () => {
+  const pull = accessOf({ takesChildren: true })
+  const hop = { via: ['below', 'child'], isSideways: false, onlyHeld: false }
+  assert.deepEqual(await pull('child', 'below, child'), { project: 1, hop })
+  assert.equal(pull('narrow'), 404)
+  assert.equal(pull('lost'), 403)
 })
 
 test('one that is cut off gives only what everybody may read: whose rights ended it cannot know', async () => {
-  const pull = accessOf(false)
-  assert.equal(await pull('well', 'secret/app'), 'NAME_UNKNOWN')
-  assert.equal(await pull('well', 'open/app'), 'given')
-  assert.equal(await pull('well', 'library/app', 'docker.io'), 'given')
-  assert.equal(await pull('suspended', 'open/app'), 'DENIED', 'as far as it was told')
+  const pull = accessOf({ takesChildren: false, isFresh: false })
+  assert.equal(pull('near'), 404)
+  const hop = { via: ['near'], isSideways: true, onlyHeld: false }
+  assert.deepEqual(await pull('near', undefined, parseRepositoryName('open/app')), {
+    project: 2,
+    hop,
+  })
+  assert.equal(pull('lost', undefined, parseRepositoryName('open/app')), 403)
+})
+
+test('who leaves still ends what it has to', async () => {
+  const pull = accessOf({ takesChildren: false })
+  const hop = { via: ['leaves'], isSideways: true, onlyHeld: false }
+  assert.deepEqual(await pull('leaves'), { project: 1, hop })
 })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { test, type TestContext } from 'node:test'
 import type { Origin } from '../../../edge/cache/cache-index.ts'
 import { createSources } from '../../../edge/sources/sources.ts'
@@ -6,6 +7,8 @@ import { parseRepositoryName } from '../../../shared/oci/reference.ts'
 import { createHedge } from '../../../shared/site/hedge.ts'
 import { createUpstreamClient } from '../../../shared/upstream/client.ts'
 import { createRegistries } from '../../../shared/upstream/registries.ts'
+import { SourceError } from '../../../shared/stream/blob-source.ts'
+import { readFrom, withFills } from '../../kit/fill.ts'
 import { addImage, startUpstream, type Upstream } from '../../kit/upstream.ts'
 
 const repository = parseRepositoryName('team/app')
@@ -36,7 +39,7 @@ async function startWorld(t: TestContext, now = () => 0) {
   })
   const [hub, near] = ['hub', 'near'].map((id) => upstreams.get(id))
   assert.ok(hub && near)
-  return { hub, near, sources: createSources(clientOf, { mirrorsOf, now }) }
+  return { hub, near, clientOf, sources: createSources(clientOf, { mirrorsOf, now }) }
 }
 
 const loginsAt = ({ requests }: Upstream) =>
@@ -103,7 +106,13 @@ async function startSite(t: TestContext) {
   assert.ok(atHub && atHome && atOther)
   t.after(() => Promise.all([atHub, atHome, atOther].map((client) => client.close())))
   const sources = createSources(() => atHub, {
-    peersOf: () => [atHome, atOther].map((client) => ({ client, repository, waitMs: 5000 })),
+    peersOf: () =>
+      [atHome, atOther].map((client) => ({
+        client,
+        repository,
+        waitMs: 5000,
+        edge: client.entry.id,
+      })),
     hedge: createHedge({ now: () => performance.now(), delay: () => Promise.resolve() }),
   })
   return { hub, home, other, sources }
@@ -132,3 +141,56 @@ test('another edge that does not hold the manifest is not made to fetch it while
   assert.equal((await sources.manifest(origin, manifest, {}))?.digest, manifest)
   assert.equal(other.requests.at(-1)?.headers['cache-control'], undefined, 'then it may')
 })
+test('a neighbour that flips one byte is named, and the upstream gives the right bytes', async (t) => {
+  const { hub, near, clientOf } = await startWorld(t)
+  const bytes = randomBytes(3_000_000)
+  const digest = hub.addBlob(repository, bytes)
+  near.addBlob(repository, bytes)
+  near.fault({ digest }, { flipBit: 1_500_000 })
+  const sources = createSources(clientOf, {
+    edgeId: 'me',
+    peersOf: () => [{ client: clientOf('near'), repository, waitMs: 5000, edge: 'near' }],
+  })
+  await withFills({}, async ({ join, liars }) => {
+    const handle = await join(digest, sources.of(origin, digest, {}).list)
+    await assert.rejects(handle.whole(), { code: 'broken' }, 'who read wrong bytes is cut')
+    await handle.close()
+    const again = await join(digest, sources.of(origin, digest, {}).list)
+    assert.ok((await readFrom(again)).equals(bytes))
+    assert.deepEqual(liars, ['near'])
+    for (const name of liars) sources.lied(name)
+  })
+  const left = sources.of(origin, digest, {}).list.map(({ name }) => name)
+  assert.deepEqual(left, ['hub'])
+})
+
+test('those that a busy neighbour names are asked for what they have alone, if they are known', async (t) => {
+  const { near, clientOf } = await startWorld(t)
+  const { layer } = addImage(near, repository)
+  near.fault({ digest: layer }, { status: 503, headers: { 'Outport-Try': 'stranger, other' } })
+  const named: string[][] = []
+  const peer = { client: clientOf('near'), repository, waitMs: 5000 }
+  const sources = createSources(clientOf, {
+    edgeId: 'me',
+    peersOf: () => [{ ...peer, edge: 'near' }],
+    namedPeers: (_origin, ids) => {
+      named.push([...ids])
+      return [{ ...peer, edge: 'other' }]
+    },
+  })
+  const [source] = sources.of(origin, layer, { hop: { via: ['a'], ...clientHop } }).list
+  const request = { offset: 0, signal: AbortSignal.timeout(5000) }
+  const error = await source?.open(request).catch((caught: unknown) => caught)
+  assert.ok(error instanceof SourceError && error.code === 'busy')
+  await error.others[0]?.open(request).catch(() => undefined)
+  assert.deepEqual(named, [['stranger', 'other']])
+  const ways = near.requests
+    .filter(({ status }) => status === 503)
+    .map(({ headers }) => [headers['outport-via'], headers['cache-control']])
+  assert.deepEqual(ways, [
+    ['a, me', undefined],
+    ['a, me', 'only-if-cached'],
+  ])
+})
+
+const clientHop = { isSideways: false, onlyHeld: false }

@@ -163,3 +163,17 @@ test("a joiner's sources stand behind the first ones, each name once", async () 
 test('no source at all is unavailable, not a crash', async () => {
   await assert.rejects(order([]).next(), { code: 'unavailable' })
 })
+
+test('whoever a busy source names is asked before the one behind it, and the origin keeps the last word', async () => {
+  const sources = order(named('home', 'next', 'origin'))
+  const { source } = await sources.next()
+  const others = named('one', 'next', 'other')
+  sources.failed(source, new SourceError('busy', 'home is busy', { others }), 0)
+  for (const name of ['one', 'other', 'next']) {
+    assert.equal(await next(sources), name)
+    await fail(sources, 'absent')
+  }
+  assert.equal(await next(sources), 'origin')
+  const bits = sources.all.map(({ bit }) => bit)
+  assert.equal(new Set(bits).size, bits.length)
+})
