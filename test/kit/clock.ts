@@ -27,7 +27,7 @@ export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
 export async function waitFor<Value>(
   what: string,
   condition: () => Value | undefined | false | Promise<Value | undefined | false>,
-  { timeoutMs = 10_000 }: { readonly timeoutMs?: number } = {},
+  { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {},
 ): Promise<Value> {
   const deadline = performance.now() + timeoutMs
   for (;;) {

@@ -132,7 +132,11 @@ export async function startNetwork({
       metrics.push(metricsPort)
     }
     const metric = async (edge: number, name: string): Promise<number> => {
-      const text = await (await fetch(`http://127.0.0.1:${metrics[edge] ?? 0}/metrics`)).text()
+      const url = `http://127.0.0.1:${metrics[edge] ?? 0}/metrics`
+      const text = await fetch(url).then(
+        (answer) => answer.text(),
+        () => '',
+      )
       const line = text.split('\n').find((each) => each.startsWith(`${name}{`))
       return Number(line?.split(' ').at(-1))
     }

@@ -10,9 +10,9 @@ test('a primary is in Consul while it runs', async (t) => {
     primary: { consul: { address: consul.url.origin, url: 'https://registry.example.com' } },
   })
   const service = await waitFor('the registration', () => [...consul.services.values()][0])
-  await waitFor('its beat', () => consul.requests.length > 1)
+  await waitFor('its beat', () => service.status === 'passing')
   const { Name: name, Meta: meta, Port: port } = service.registration
-  assert.deepEqual([name, port, service.status], ['outport-primary', 443, 'passing'])
+  assert.deepEqual([name, port], ['outport-primary', 443])
   assert.match(
     JSON.stringify(meta),
     /^{"id":"[0-9a-f-]{36}","url":"https:\/\/registry.example.com"/,
