@@ -31,9 +31,12 @@ export async function waitFor<Value>(
 ): Promise<Value> {
   const deadline = performance.now() + timeoutMs
   for (;;) {
+    const askedAt = performance.now()
     const value = await condition()
     if (value !== undefined && value !== false) return value
-    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for: ${what}`)
-    await delay(5)
+    const now = performance.now()
+    if (now > deadline) throw new Error(`waited ${timeoutMs} ms in vain for: ${what}`)
+    // A dear question is asked less often: it must not keep back what it asks about.
+    await delay(Math.min(Math.max(5, 4 * (now - askedAt)), 100))
   }
 }

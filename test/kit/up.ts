@@ -49,6 +49,8 @@ export interface TestUp {
    * disk's own cache; waits for the end. @returns how many there were
    */
   killAll(): Promise<number>
+  /** Waits until a killed process has a successor. */
+  untilAnother(name: 'primary' | 'edge' | 'postgres', killed: number): Promise<void>
   /** Waits until a killed process has a successor, and primary and edge are ready. @returns milliseconds */
   untilBack(name: 'primary' | 'edge' | 'postgres', killed: number): Promise<number>
   /** Sends the signal and waits for the end: the exit code, or a signal's name. */
@@ -155,6 +157,9 @@ export async function startTestUp(
       for (const { pid } of found) killNow(pid)
       await current().ended()
       return found.length
+    },
+    async untilAnother(name, killed) {
+      await waitFor(`the next ${name}`, () => isAnother(data, { name, killed }))
     },
     async untilBack(name, killed) {
       const from = performance.now()
