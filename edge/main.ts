@@ -1,19 +1,13 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import packageJson from '../package.json' with { type: 'json' }
-import { atPortOf } from '../shared/config/server-options.ts'
-import { announce, type Announced } from '../shared/discovery/registration.ts'
+import { announce } from '../shared/discovery/registration.ts'
 import { readSecretFile } from '../shared/files/text-file.ts'
-import type { FillOutcome } from '../shared/fill/fill-options.ts'
 import { createFills, type Fills } from '../shared/fill/fills.ts'
 import { createMetricsServer } from '../shared/http/metrics-server.ts'
 import { isReady, lookAt } from '../shared/http/readiness.ts'
 import { createBlobSender } from '../shared/http/send-blob.ts'
 import type { HttpServer } from '../shared/http/server.ts'
-import type { Logger } from '../shared/observability/log.ts'
 import type { Running, StartDeps } from '../shared/observability/program.ts'
-import { isDigest } from '../shared/oci/digest.ts'
-import type { EdgeReport } from '../shared/replication/lease.ts'
 import { maxReportedPulls, reportsPulls, reportsPullsHeader } from '../shared/replication/pulls.ts'
 import { createMetrics, type Metrics } from '../shared/observability/metrics.ts'
 import { createHedge } from '../shared/site/hedge.ts'
@@ -21,7 +15,6 @@ import type { Registries } from '../shared/upstream/registries.ts'
 import { bufferBytes, createBufferPool } from '../shared/stream/buffers.ts'
 import { createHasher, type Hasher } from '../shared/stream/hasher.ts'
 import { openAccess } from './access/access.ts'
-import type { CachedBlobs } from './cache/blobs.ts'
 import { createDiskHealth, type DiskHealth } from './cache/disk-health.ts'
 import { openCache, type Cache } from './cache/open.ts'
 import { createMemoryCache } from './cache/memory.ts'
@@ -36,12 +29,11 @@ import {
   registerAccounts,
   registerLog,
   registerUpstreams,
-  type EdgeMetrics,
 } from './metrics.ts'
 import { createBlobs } from './mirror/blobs.ts'
 import { createLists } from './mirror/lists.ts'
 import { namesOf } from './mirror/names.ts'
-import { createManifests, type ManifestsDeps } from './mirror/manifests.ts'
+import { createManifests } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
 import { createPrune } from './mirror/prune.ts'
@@ -49,14 +41,17 @@ import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
 import { createEdgeReadiness } from './readiness.ts'
+import { announcedOf, reportOf } from './self-report.ts'
 import { createLeaving, type Leaving } from './replication/leaving.ts'
 import { createPeerServer } from './peers/server.ts'
 import { watchSite } from './peers/site.ts'
 import { openPrimaryLog } from './replication/primary-log.ts'
 import { createPullReports } from './replication/pull-reports.ts'
 import { createTrouble, type Trouble } from './replication/trouble.ts'
+import { fillOptions, observeFills } from './fill-rules.ts'
 import { createEdgeServer } from './server.ts'
-import { createSources, type Sources } from './sources/sources.ts'
+import { rulesOf } from './tag-rules.ts'
+import { createSources } from './sources/sources.ts'
 import {
   createAsk,
   createClients,
@@ -538,124 +533,6 @@ async function startParts({
       // The servers together; what they still send may need everything else.
       await Promise.all(servers.map((server) => server.drain(leftMs)))
       await closeAll()
-    },
-  }
-}
-
-/** What the edge says of itself in Consul. */
-function announcedOf(
-  { id = '', external_url, consul }: EdgeOptions,
-  urls: Readonly<Record<string, string>>,
-): Announced {
-  if (consul !== undefined && id === '')
-    throw new Error(
-      'edge.id is missing, which edge.consul needs: only an edge that its primary knows counts there',
-    )
-  const first = firstOf(urls)
-  return {
-    name: 'outport-edge',
-    id,
-    url: external_url === undefined ? first : atPortOf(external_url, first),
-    version: packageJson.version,
-    site: consul?.site,
-    region: consul?.region,
-  }
-}
-
-function firstOf(urls: Readonly<Record<string, string>>): string {
-  const [first = ''] = Object.values(urls)
-  return first
-}
-
-/** What the edge says of itself with each request for a lease. */
-function reportOf({
-  edge,
-  metrics,
-  cached,
-  urls,
-}: {
-  readonly edge: EdgeOptions
-  readonly urls: Readonly<Record<string, string>>
-  readonly metrics: EdgeMetrics
-  readonly cached: CachedBlobs
-}): Omit<EdgeReport, 'failures' | 'preheats' | 'lastError'> {
-  const { hit, fill, bytes } = metrics.totals()
-  return {
-    version: packageJson.version,
-    clock: Date.now(),
-    cacheBytes: cached.total.bytes,
-    cacheSizeBytes: cached.room.capacityBytes,
-    hits: hit,
-    misses: fill,
-    servedBytes: bytes,
-    // An address of its own is of no use to others.
-    url: edge.external_url === undefined ? '' : atPortOf(edge.external_url, firstOf(urls)),
-  }
-}
-
-/** How the tags and manifests of each upstream are answered. */
-function rulesOf(upstreams: readonly UpstreamOptions[]): ManifestsDeps['rules'] {
-  const rules = new Map(
-    upstreams.map(({ id, access, tag_ttl, tag_wait, max_stale, negative_ttl, rate_budget }) => [
-      id,
-      {
-        mayRefresh: access !== 'passthrough',
-        ttlMs: tag_ttl,
-        waitMs: tag_wait,
-        maxStaleMs: max_stale ?? Infinity,
-        negativeTtlMs: negative_ttl,
-        rateBudget: rate_budget,
-      },
-    ]),
-  )
-  return (upstream) => {
-    const found = rules.get(upstream)
-    if (found === undefined) throw new Error(`there is no upstream ${upstream}`)
-    return found
-  }
-}
-
-function fillOptions({ fill }: EdgeOptions) {
-  return {
-    withheldBytes: fill.withheld,
-    distantBytes: 2 * fill.segment,
-    saveEveryBytes: fill.segment,
-    openTimeoutMs: fill.open_wait,
-    headersTimeoutMs: fill.no_progress,
-    stallMs: fill.no_progress,
-    tailBypassMs: fill.tail_wait,
-    unowned: { ms: fill.unowned },
-  }
-}
-
-function observeFills(
-  metrics: EdgeMetrics,
-  {
-    log,
-    disk,
-    blobs,
-    sources,
-  }: {
-    readonly log: Logger
-    readonly disk: DiskHealth
-    readonly blobs: CachedBlobs
-    readonly sources: Sources
-  },
-) {
-  return {
-    joined: () => metrics.coalesced(),
-    sourceLied: (source: string, digest: string) => {
-      sources.lied(source)
-      log.error({ upstream: source, digest }, 'an upstream sent other bytes than the digest says')
-    },
-    diskFailed: disk.failed,
-    ended: ({ kind, digest, size, receivedBytes, ms, error }: FillOutcome) => {
-      if (kind === 'stored' && size !== undefined && isDigest(digest))
-        blobs.fetched(digest, { bytes: size, ms })
-      log.info(
-        { digest, bytes: size, receivedBytes, ms: Math.round(ms), reason: kind, err: error },
-        'fill done',
-      )
     },
   }
 }
