@@ -7,6 +7,8 @@ import { waitFor } from '../test/kit/clock.ts'
 import { freePort, listening, serverCore, spawnPinned, stopProcess } from './processes.ts'
 
 const launcher = resolve(import.meta.dirname, '../deploy/launch.mjs')
+const hostedPorts = 21_000
+const edgeHost = resolve(import.meta.dirname, 'edge-host.ts')
 
 /** A primary and edges of one site that follow it, each a process of its own on the servers' core. */
 export interface Network {
@@ -14,8 +16,10 @@ export interface Network {
   /** Its administrator. */
   readonly primary: RegistryClient
   readonly admin: { readonly username: string; readonly password: string }
-  /** The value of a metric at an edge. */
-  metric(edge: number, name: string): Promise<number>
+  /** The value of a metric at an edge: the first that has this in its labels; NaN of none. */
+  metric(edge: number, name: string, label?: string): Promise<number>
+  /** Sends a signal to the process of an edge. */
+  signal(edge: number, signal: NodeJS.Signals): void
   stop(): Promise<void>
 }
 
@@ -26,6 +30,10 @@ export interface NetworkOptions {
   readonly isPinned?: boolean
   /** Besides the primary. */
   readonly upstreams?: readonly object[]
+  /** The number of the process that an edge shares with others; each has its own if left out. */
+  readonly processOf?: (edge: number) => number
+  /** What an edge has as its `peers`, besides the port. */
+  readonly peersOf?: (edge: number) => object
 }
 
 /** Starts them, and waits until each edge knows all that there is, the others included. */
@@ -34,24 +42,35 @@ export async function startNetwork({
   edges,
   isPinned = true,
   upstreams,
+  processOf,
+  peersOf = () => ({}),
 }: NetworkOptions): Promise<Network> {
   const children: ChildProcess[] = []
   const stop = async () => {
     await Promise.all(children.toReversed().map(stopProcess))
   }
-  const start = async (name: string, config: object, port: number): Promise<void> => {
-    const data = join(folder, name)
-    const file = `${data}.yaml`
-    // JSON is YAML.
-    await writeFile(file, JSON.stringify({ log: { level: 'warn' }, ...config }))
-    const program = name === 'primary' ? 'primary' : 'edge'
-    const args = [process.execPath, launcher, program, '--config', file, '--data', data] as const
+  const run = (args: readonly string[]): ChildProcess => {
     const stdio = ['ignore', 'inherit', 'inherit'] as const
     const child = isPinned
-      ? spawnPinned(serverCore, [...args], { stdio: [...stdio] })
-      : spawn(process.execPath, args.slice(1), { stdio: [...stdio] })
+      ? spawnPinned(serverCore, [process.execPath, launcher, ...args], { stdio: [...stdio] })
+      : spawn(process.execPath, [launcher, ...args], { stdio: [...stdio] })
     children.push(child)
+    return child
+  }
+  const write = async (name: string, config: object): Promise<string> => {
+    const file = join(folder, `${name}.yaml`)
+    // JSON is YAML.
+    await writeFile(
+      file,
+      JSON.stringify({ data: join(folder, name), log: { level: 'warn' }, ...config }),
+    )
+    return file
+  }
+  const start = async (name: string, config: object, port: number): Promise<ChildProcess> => {
+    const program = name === 'primary' ? 'primary' : 'edge'
+    const child = run([program, '--config', await write(name, config)])
     await listening(child, port)
+    return child
   }
   try {
     await mkdir(folder, { recursive: true })
@@ -85,34 +104,51 @@ export async function startNetwork({
     const primary = createRegistryClient({ baseUrl: url, credentials: admin })
     const urls: URL[] = []
     const metrics: number[] = []
-    for (const id of ids) {
+    const processes: ChildProcess[] = []
+    const hosted = new Map<number, { readonly file: string; readonly port: number }[]>()
+    for (const [edge, id] of ids.entries()) {
       await primary.request('PUT', `/api/v2.0/edges/${id}`, {
         body: Buffer.from(JSON.stringify({ site: 'bench' })),
         headers: { 'Content-Type': 'application/json' },
       })
-      const port = await freePort()
-      const metricsPort = await freePort()
-      await start(
-        id,
-        {
-          edge: {
-            id,
-            credential_file: secrets.get(id),
-            primary: { url },
-            listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
-            metrics: { port: metricsPort },
-            peers: { port: 0 },
-            ...(upstreams && { upstreams }),
-          },
+      // Many that are to be bound only later must not be those of outgoing connections.
+      const port = processOf === undefined ? await freePort() : hostedPorts + 2 * edge
+      const metricsPort = processOf === undefined ? await freePort() : port + 1
+      const config = {
+        edge: {
+          id,
+          credential_file: secrets.get(id),
+          primary: { url },
+          listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
+          metrics: { port: metricsPort },
+          peers: { port: 0, ...peersOf(edge) },
+          ...(upstreams && { upstreams }),
         },
-        port,
-      )
+      }
+      if (processOf === undefined) processes[edge] = await start(id, config, port)
+      else {
+        const host = hosted.get(processOf(edge)) ?? []
+        hosted.set(processOf(edge), [...host, { file: await write(id, config), port }])
+      }
       urls.push(new URL(`http://127.0.0.1:${port}`))
       metrics.push(metricsPort)
     }
-    const metric = async (edge: number, name: string): Promise<number> => {
-      const text = await (await fetch(`http://127.0.0.1:${metrics[edge] ?? 0}/metrics`)).text()
-      const line = text.split('\n').find((each) => each.startsWith(`${name}{`))
+    for (const [host, edgesOfHost] of hosted) {
+      const child = run(['--run', edgeHost, ...edgesOfHost.map(({ file }) => file)])
+      for (const { port } of edgesOfHost) await listening(child, port)
+      ids.forEach((_, edge) => {
+        if (processOf?.(edge) === host) processes[edge] = child
+      })
+    }
+    const metric = async (edge: number, name: string, label = ''): Promise<number> => {
+      // Its clients are let in before its metrics are there.
+      const answer = await fetch(`http://127.0.0.1:${metrics[edge] ?? 0}/metrics`).catch(
+        () => undefined,
+      )
+      const text = (await answer?.text()) ?? ''
+      const line = text
+        .split('\n')
+        .find((each) => each.startsWith(`${name}{`) && each.includes(label))
       return Number(line?.split(' ').at(-1))
     }
     const everyEdge = async (holds: (edge: number) => Promise<boolean>): Promise<boolean> =>
@@ -132,6 +168,7 @@ export async function startNetwork({
       primary,
       admin,
       metric,
+      signal: (edge, signal) => void processes[edge]?.kill(signal),
       async stop() {
         primary.close()
         await stop()

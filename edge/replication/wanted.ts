@@ -46,7 +46,12 @@ export interface WantedDeps {
   /** The parts of a manifest, fetched if it is not here. @throws SourceError, or that it does not exist */
   readonly manifest: (origin: Origin, digest: Digest) => Promise<WantedParts>
   /** Fetches a blob if it is not here. */
-  readonly blob: (origin: Origin, digest: Digest) => Promise<void>
+  readonly blob: (
+    origin: Origin,
+    blob: Pick<Descriptor, 'digest' | 'size'>,
+    /** Whether the rule brings it to this edge too. */
+    isSharer: (edge: RosterEdge) => boolean,
+  ) => Promise<void>
   readonly isHeld: (digest: Digest) => boolean
   /** Keeps what rules bring from being evicted; called before a first blob comes. */
   readonly pin: () => Promise<void>
@@ -229,11 +234,12 @@ export function createWanted(deps: WantedDeps): Wanted {
     const missing = new Map([...blobs].filter(([blob]) => !deps.isHeld(blob)))
     work.missingBytes = [...missing.values()].reduce((sum, size) => sum + size, 0)
     // Those that are here for other repositories too: this one needs its own links.
-    const left = blobs.keys()
+    const left = blobs.entries()
+    const isSharer = (edge: RosterEdge): boolean => isSelected(work.rule, edge)
     const fetchNext = async (): Promise<void> => {
-      for (const blob of left) {
+      for (const [blob, size] of left) {
         stopping.signal.throwIfAborted()
-        await deps.blob(origin, blob)
+        await deps.blob(origin, { digest: blob, size }, isSharer)
         work.missingBytes -= missing.get(blob) ?? 0
       }
     }
