@@ -164,16 +164,19 @@ export function createSources(
       const others = namedPeers(origin, ids).filter(isUsed)
       return others.map((other) => sourceOf({ ...other, onlyHeld: true }, digest, request))
     }
-  /** A part of the blob is asked of its home, and of those that it names. */
-  const partSourceOf = (origin: Origin, home: MirrorOfRepository, digest: Digest): BlobSource => ({
-    ...sourceOf(home, digest, {}),
-    open: (range) => {
-      const part = String(Math.floor(range.offset / pieceBytes))
-      const headers = { [partHeader]: part }
-      const asHome = sourceOf({ ...home, onlyHeld: true }, digest, { headers })
-      return orOthers(asHome, namedOf(origin, digest, {})).open(range)
-    },
-  })
+  /** A part of the blob is asked of its home, and of those that it names. Whether a home is slow the others tell, no deadline. */
+  const partSourceOf = (origin: Origin, home: MirrorOfRepository, digest: Digest): BlobSource => {
+    const { patienceMs: _, ...source } = sourceOf(home, digest, {})
+    return {
+      ...source,
+      open: (range) => {
+        const part = String(Math.floor(range.offset / pieceBytes))
+        const headers = { [partHeader]: part }
+        const asHome = sourceOf({ ...home, onlyHeld: true }, digest, { headers })
+        return orOthers(asHome, namedOf(origin, digest, {})).open(range)
+      },
+    }
+  }
 
   const keyOf = (origin: Origin, digest: Digest): BlobKey => {
     const isShared = client(origin.upstream).entry.kind === 'primary'

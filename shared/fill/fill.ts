@@ -261,7 +261,9 @@ export class Fill implements FollowedFill {
     if (store === undefined || store.degraded || store.pieces.get(piece) !== 'missing') return
     if (this.#controller.signal.aborted || this.#distant.size >= this.options.maxDistant) return
     const spreader = this.#spreader
-    if (spreader !== undefined && !isHome) return spreader.want(piece)
+    // One that is asked in a home's place asks that home itself first, or each would bring it from above.
+    if (spreader !== undefined && !(isHome && spreader.isOwn(piece)))
+      return spreader.want(piece, isHome)
     const isComing = spreader === undefined && this.isNear(piece)
     if (isComing || this.#deps.now() < this.#distantAfter) return
     const run = spreader?.missingFrom(piece) ?? store.pieces.distantRun(piece)

@@ -1,5 +1,6 @@
 import { SourceError, type BlobSource } from '../stream/blob-source.ts'
 import type { Bell } from './bell.ts'
+import { createPaces, medianOf, type Pace } from './paces.ts'
 import type { PieceStore } from './piece-store.ts'
 import { createStream, type Stream } from './receive.ts'
 import { pieceBytes, type Run } from './segments.ts'
@@ -35,8 +36,13 @@ export interface SpreaderDeps {
 export interface Spreader {
   /** Resolves when every piece is here, or when the fill's own sources failed: whoever goes on takes what is missing. */
   run(): Promise<void>
-  /** A reader waits for this piece: its part is next. */
-  want(piece: number): void
+  /**
+   * A reader waits for this piece: its part is next.
+   * @param isDoubted it is another edge that comes here because the part's home gave nothing
+   */
+  want(piece: number, isDoubted: boolean): void
+  /** Whether this is the home of the part that this piece is in. */
+  isOwn(piece: number): boolean
   /** The pieces of the part that this one is in which nobody has asked for, from this one on. */
   missingFrom(piece: number): Run
   /** Who sent this piece, if it came from one other edge alone. */
@@ -47,35 +53,47 @@ export interface Spreader {
 const atOnce = 4
 /** Who is busy, or has not begun yet, is asked again so much later. */
 const holdMs = 150
-/** Who has been busy for so long is passed by, and who has not begun by then: it may have heard of it later. */
-const patienceMs = 10_000
+/** Who has not begun by then is passed by: it may have heard of it later. */
+const absentMs = 10_000
+/** Who is busy gives to others: it is passed by only when it needs so many times as long as is usual here. */
+const busyFactor = 4
+const longestBusyMs = 60_000
 /** How long somebody is passed by, four times as long each time. */
 const passedMs = 15_000
-/** Who needs so many times as long for a part as is usual here is passed by too, but nobody sooner than that. */
-const slowFactor = 4
-const slowMs = 3000
 const lookMs = 250
-const usualFrom = 4
+/** One that was slow once may have been starved for a moment. */
+const cutsUntilPassed = 2
+/** Failures in a row after which the fill's own sources are left to who goes on; and how long each is waited after. */
+const ownAttempts = 5
+const ownPauseMs = 250
 
 /** The bit of other edges in masks that say who delivered a piece. */
 export const spreadBit = 2 ** 31
 
 interface Neighbour {
-  readonly source: RankedSource
+  readonly name: string
   running: number
   /** Not before. */
   heldUntil: number
   passedUntil: number
   /** How long it is passed by the next time. */
   passMs: number
+  /** How often in a row it was cut for being slow. */
+  cuts: number
   /** Since when it has given nothing. */
   troubleSince: number | undefined
+}
+
+interface Asked {
+  readonly neighbour: Neighbour
+  /** As it is asked for this part. */
+  readonly blob: BlobSource
 }
 
 interface Choice {
   readonly run: Run
   /** Undefined: the fill's own sources. */
-  readonly neighbour: Neighbour | undefined
+  readonly asked: Asked | undefined
 }
 
 export function createSpreader(deps: SpreaderDeps): Spreader {
@@ -86,27 +104,37 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const neighbours = new Map<string, Neighbour>()
   const senders = new Map<number, Set<string>>()
   const wanted = new Set<number>()
-  const usual: number[] = []
-  const running = new Set<{ readonly startedAt: number; readonly stream: Stream }>()
+  const doubted = new Set<number>()
+  const paces = createPaces(now)
+  const running = new Map<Stream, Pace>()
+  const slower = new SourceError('unavailable', 'slower than the others')
+  /** How long parts took from the first time that their sender was asked, in milliseconds. */
+  const waits: number[] = []
+  /** Who is said to have a part, besides those that are asked for it first. */
+  const named = new Map<number, Map<string, BlobSource>>()
   const order = orderOf(parts, spread)
   let gaveUp = false
+  let ownFailures = 0
+  let ownFrom = 0
 
-  const neighbourOf = (blob: BlobSource): Neighbour => {
-    const known = neighbours.get(blob.name)
+  const neighbourOf = ({ name }: BlobSource): Neighbour => {
+    const known = neighbours.get(name)
     if (known !== undefined) return known
-    const source = { ...unranked, blob }
     const made = {
-      source,
+      name,
       running: 0,
       heldUntil: 0,
       passedUntil: 0,
       passMs: passedMs,
+      cuts: 0,
       troubleSince: undefined,
     }
-    neighbours.set(blob.name, made)
+    neighbours.set(name, made)
     return made
   }
+  const asking = (blob: BlobSource): Asked => ({ blob, neighbour: neighbourOf(blob) })
 
+  const partOf = ({ first }: Pick<Run, 'first'>): number => Math.floor(first / partPieces)
   const missingFrom = (piece: number): Run => {
     const limit = Math.min((Math.floor(piece / partPieces) + 1) * partPieces, pieces.count)
     let end = piece
@@ -119,15 +147,16 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     return undefined
   }
 
-  /** The neighbour to ask, `own`, or undefined while the one to ask is busy. */
-  const whomToAsk = (part: number): Neighbour | 'own' | undefined => {
+  /** Whom to ask, or undefined while the one to ask is busy: a home before who was named, and that before those above. */
+  const whomToAsk = (part: number): Asked | 'own' | undefined => {
     const at = now()
-    const able = spread
-      .sourcesOf(part)
-      .map(neighbourOf)
-      .find((each) => each.passedUntil <= at)
-    if (able === undefined) return 'own'
-    return able.heldUntil > at || able.running > 0 ? undefined : able
+    const isAble = ({ neighbour }: Asked) =>
+      neighbour.passedUntil <= at && !(neighbour.cuts > 0 && doubted.has(part))
+    const able =
+      spread.sourcesOf(part).map(asking).find(isAble) ??
+      [...(named.get(part)?.values() ?? [])].map(asking).find(isAble)
+    if (able === undefined) return ownFrom > at ? undefined : 'own'
+    return able.neighbour.heldUntil > at || able.neighbour.running > 0 ? undefined : able
   }
 
   /** @returns undefined when nothing is missing; `wait` when those to ask for it are busy */
@@ -141,42 +170,50 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       }
       isMissing = true
       const whom = whomToAsk(part)
-      if (whom !== undefined) return { run, neighbour: whom === 'own' ? undefined : whom }
+      if (whom !== undefined) return { run, asked: whom === 'own' ? undefined : whom }
     }
     return isMissing ? 'wait' : undefined
   }
 
-  const failed = (neighbour: Neighbour, error: SourceError): void => {
-    const at = now()
+  const patienceFor = (error: SourceError, { cuts }: Neighbour): number => {
     const { code } = error
-    const patience = code === 'busy' || code === 'absent' ? patienceMs : 0
+    if (error === slower && cuts < cutsUntilPassed) return Infinity
+    if (code === 'absent') return absentMs
+    if (code !== 'busy') return 0
+    return Math.min(Math.max(busyFactor * medianOf(waits), absentMs), longestBusyMs)
+  }
+
+  const failed = ({ neighbour, blob }: Asked, error: SourceError, part: number): void => {
+    const at = now()
+    // Who was only named is not asked for it again.
+    if (named.get(part)?.get(blob.name) === blob) named.get(part)?.delete(blob.name)
     neighbour.troubleSince ??= at
+    if (error === slower) neighbour.cuts++
     neighbour.heldUntil = at + holdMs * (1 + Math.random())
-    if (at - neighbour.troubleSince >= patience) {
+    if (at - neighbour.troubleSince >= patienceFor(error, neighbour)) {
       neighbour.passedUntil = at + neighbour.passMs
       neighbour.passMs *= 4
       neighbour.troubleSince = undefined
     }
-    deps.onFailed(neighbour.source.blob.name, error)
+    deps.onFailed(neighbour.name, error)
   }
 
-  const fetchFrom = async (
-    neighbour: Neighbour,
-    stream: Stream,
-    { source }: Pick<Neighbour, 'source'> = neighbour,
-  ): Promise<void> => {
-    const startedAt = now()
-    const watched = { startedAt, stream }
-    const { piece: first, end } = stream
-    running.add(watched)
+  const fetchFrom = async ({ neighbour, blob }: Asked, stream: Stream): Promise<void> => {
+    const since = neighbour.troubleSince ?? now()
+    const pace = paces.began(() => stream.received)
+    running.set(stream, pace)
     neighbour.running++
+    let isComplete = false
     try {
-      for (let piece = first; piece < end; piece++) sentBy(piece, source.blob.name)
-      await deps.fetch(source, stream)
+      for (let { piece } = stream; piece < stream.end; piece++) sentBy(piece, blob.name)
+      await deps.fetch({ ...unranked, blob }, stream)
+      isComplete = true
       neighbour.troubleSince = undefined
-      usual.push((now() - startedAt) / (end - first))
+      neighbour.cuts = 0
+      waits.push(now() - since)
     } finally {
-      running.delete(watched)
+      pace.ended(isComplete)
+      running.delete(stream)
       neighbour.running--
     }
   }
@@ -184,15 +221,21 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     const names = senders.get(piece) ?? new Set()
     senders.set(piece, names.add(name))
   }
+  const remember = (part: number, others: readonly BlobSource[]): void => {
+    const known = named.get(part) ?? new Map<string, BlobSource>()
+    for (const blob of others) if (!known.has(blob.name)) known.set(blob.name, blob)
+    named.set(part, known)
+  }
 
   /** A busy home names those that it gave the part to: the first of them that can is asked. */
   const fetchFromOthers = async (error: SourceError, run: Run): Promise<boolean> => {
+    remember(partOf(run), error.others)
     for (const blob of error.others) {
-      const other = neighbourOf(blob)
-      if (other.passedUntil > now() || other.running > 0) continue
+      const other = asking(blob)
+      if (other.neighbour.passedUntil > now() || other.neighbour.running > 0) continue
       const stream = createStream(run, false)
       try {
-        await fetchFrom(other, stream, { source: { ...unranked, blob } })
+        await fetchFrom(other, stream)
         return true
       } catch (caught) {
         if (!(caught instanceof SourceError) || signal.aborted) throw caught
@@ -205,26 +248,37 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   const fetchOwn = async (stream: Stream): Promise<void> => {
+    let isFinal = true
     for (const source of deps.own()) {
       try {
-        return await deps.fetch(source, stream)
+        await deps.fetch(source, stream)
+        ownFailures = 0
+        return
       } catch (error) {
         if (!(error instanceof SourceError) || signal.aborted) throw error
+        isFinal = error.code !== 'busy' && error.code !== 'unavailable'
         deps.onFailed(source.blob.name, error)
       }
     }
-    gaveUp = true
+    gaveUp ||= isFinal
+    // Those that ran at once failed at once.
+    if (now() < ownFrom) return
+    // Whoever goes on takes all that is missing from above: one that is slow for a moment is no reason.
+    ownFailures = stream.received > 0 ? 1 : ownFailures + 1
+    ownFrom = now() + ownPauseMs * 2 ** ownFailures
+    gaveUp ||= ownFailures >= ownAttempts
   }
 
-  const fetchRun = async ({ run, neighbour }: Choice): Promise<void> => {
+  const fetchRun = async ({ run, asked }: Choice): Promise<void> => {
     for (let piece = run.first; piece < run.end; piece++) pieces.set(piece, 'coming')
     const stream = createStream(run, false)
     try {
-      if (neighbour === undefined) await fetchOwn(stream)
-      else await fetchFrom(neighbour, stream)
+      if (asked === undefined) await fetchOwn(stream)
+      else await fetchFrom(asked, stream)
     } catch (error) {
       if (!(error instanceof SourceError) || signal.aborted) throw error
-      if (neighbour !== undefined && !(await fetchFromOthers(error, run))) failed(neighbour, error)
+      if (asked !== undefined && !(await fetchFromOthers(error, run)))
+        failed(asked, error, partOf(run))
     } finally {
       // What has come of a piece stays: the next one to ask goes on there.
       for (let piece = run.first; piece < run.end; piece++) store.abandon(piece, true)
@@ -243,11 +297,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   const cutSlow = (): void => {
-    if (usual.length < usualFrom) return
-    const limit = Math.max(slowMs, slowFactor * medianOf(usual) * partPieces)
-    for (const { startedAt, stream } of running)
-      if (now() - startedAt > limit)
-        stream.controller.abort(new SourceError('unavailable', 'slower than all others'))
+    for (const [stream, pace] of running) if (pace.isSlow()) stream.controller.abort(slower)
   }
 
   return {
@@ -260,12 +310,14 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
         clearInterval(looking)
       }
     },
-    want(piece) {
-      const part = Math.floor(piece / partPieces)
+    want(piece, isDoubted) {
+      const part = partOf({ first: piece })
+      if (isDoubted) doubted.add(part)
       if (wanted.has(part)) return
       wanted.add(part)
       bell.ring()
     },
+    isOwn: (piece) => spread.sourcesOf(partOf({ first: piece })).length === 0,
     missingFrom,
     senderOf(piece) {
       const [only, ...others] = senders.get(piece) ?? []
@@ -292,10 +344,6 @@ function shuffled(items: number[]): number[] {
     .map((item) => ({ item, at: Math.random() }))
     .sort((one, other) => one.at - other.at)
     .map(({ item }) => item)
-}
-
-function medianOf(values: readonly number[]): number {
-  return values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] ?? 0
 }
 
 async function pause(bell: Bell, ms: number): Promise<void> {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { createSpread } from '../../../edge/sources/spread.ts'
 import { digestOf } from '../../../shared/oci/digest.ts'
+import { SourceError, type BlobSource } from '../../../shared/stream/blob-source.ts'
 import { only, readFrom, withFills } from '../../kit/fill.ts'
 import { createScriptedSource, type RequestScript } from '../../kit/source.ts'
 
@@ -80,8 +81,64 @@ test('who flips a byte is named, and what it sent comes again from the origin', 
     assert.deepEqual(liars, ['two'])
   }))
 
-test('another edge gets a part before the whole is proved, from the origin if it is not here', () =>
-  withFills({}, async ({ join, ended }) => {
+test("one that is asked in a home's place asks that home itself first", () =>
+  withFills({}, async ({ join }) => {
+    const { origin, others, start } = site()
+    for (const other of others) other.holdAt(0)
+    const own = await join(digest, only(origin), start)
+    const forEdge = await join(digest, only(origin), { forEdge: 'home' })
+    // Its home is the first one.
+    const offset = (parts - 5) * mib
+    forEdge.expect({ start: offset, end: offset + mib - 1 })
+    for (const other of others) other.holdAt(undefined)
+    assert.ok((await forEdge.read(Buffer.alloc(11), offset)) > 0)
+    await forEdge.close()
+    await own.whole()
+    await own.close()
+    assert.equal(origin.deliveredBytes, Math.floor(parts / 4) * mib)
+  }))
+
+test('an origin that fails for a moment does not end what is shared out', () =>
+  withFills({}, async ({ join }) => {
+    const { start } = site()
+    const origin = createScriptedSource(blob, {
+      script: (request) => (request < 2 ? { fail: 'unavailable' } : undefined),
+    })
+    const reader = await join(digest, only(origin), start)
+    await reader.whole()
+    await reader.close()
+    assert.equal(origin.deliveredBytes, Math.floor(parts / 4) * mib)
+  }))
+
+test('when all homes of a part are gone, who is said to have it is asked before the origin', () =>
+  withFills({}, async ({ join }) => {
+    let gone = 0
+    const named = createScriptedSource(blob, {
+      name: 'named',
+      script: () => (gone < 3 ? { fail: 'busy' } : undefined),
+    })
+    const homes = ['one', 'two', 'four'].map((name): BlobSource => {
+      let asked = 0
+      const open = (): Promise<never> => {
+        if (asked++ === 0) throw new SourceError('busy', `${name} is busy`, { others: [named] })
+        gone++
+        throw new SourceError('unavailable', `${name} is gone`)
+      }
+      return { name, open }
+    })
+    const [one, two, four] = homes
+    const origin = createScriptedSource(blob)
+    const spread = createSpread([one, two, undefined, four], blob.length)
+    const { start } = site()
+    const reader = await join(digest, only(origin), { ...start, spread })
+    await reader.whole()
+    await reader.close()
+    assert.ok(named.deliveredBytes > 0)
+    assert.equal(named.deliveredBytes + origin.deliveredBytes, blob.length)
+  }))
+
+test('another edge gets a part before the whole is proved, from the origin if its home gives nothing', () =>
+  withFills({ stallMs: 200 }, async ({ join, ended }) => {
     const { origin, others, start } = site()
     for (const other of others) other.holdAt(0)
     const own = await join(digest, only(origin), start)
