@@ -13,6 +13,7 @@ const names = [
   'hit-small',
   'coalesce',
   'site',
+  'spread',
   'fresh',
   'connected',
   'discovery',

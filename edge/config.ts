@@ -284,7 +284,7 @@ const edgeSchema = group({
         }),
         upload_rate: optional(
           rate({
-            minimum: 65536,
+            minimum: 1024,
             description:
               'Bytes a second that go out to other edges, all together. Left out: what the line gives.',
           }),

@@ -237,6 +237,7 @@ async function startParts({
     }),
     parentsOf: peers.above,
     namedPeers: peers.named,
+    sharersOf: peers.sharers,
     edgeId: edge.id ?? '',
   })
   const fills = createFills({
@@ -356,7 +357,8 @@ async function startParts({
         if (manifest === undefined) throw new Error('the primary does not have its manifest')
         return namesOf(manifest.bytes)
       },
-      blob: (origin, digest) => blobs.prefetch(origin, digest, {}),
+      blob: (origin, { digest, size }, isSharer) =>
+        blobs.prefetch(origin, digest, {}, { size, isSharer }),
       isHeld: (digest) => cached.size(digest) !== undefined,
       pin: () => pins.mark(),
       onHeld: ({ ruleId, projectId, repositoryId }) => {

@@ -21,6 +21,8 @@ export interface EdgeCaller {
   readonly via?: string | undefined
   /** As it came. [RFC 9111 §5.2.1] */
   readonly cacheControl?: string | undefined
+  /** Of an edge: which part it takes this one for the home of. */
+  readonly part?: string | undefined
 }
 
 /** What a caller was allowed. */

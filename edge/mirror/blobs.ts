@@ -1,8 +1,9 @@
-import type { Fills, FillReader } from '../../shared/fill/fills.ts'
+import type { Fills, FillReader, FillStart } from '../../shared/fill/fills.ts'
 import type { FillPriority } from '../../shared/fill/lanes.ts'
 import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
@@ -42,7 +43,20 @@ export interface Blobs {
    * resolves when it is held.
    * @throws SourceError when it will not be
    */
-  prefetch(origin: Origin, digest: Digest, request: UpstreamRequest): Promise<void>
+  prefetch(
+    origin: Origin,
+    digest: Digest,
+    request: UpstreamRequest,
+    together?: FetchedTogether,
+  ): Promise<void>
+}
+
+/** Other edges fetch it too. */
+export interface FetchedTogether {
+  /** Bytes, as its manifest says. */
+  readonly size: number
+  /** Which edges do. */
+  readonly isSharer: (edge: RosterEdge) => boolean
 }
 
 export interface BlobsDeps {
@@ -50,12 +64,13 @@ export interface BlobsDeps {
   readonly memory: MemoryCache
   readonly fills: Fills
   readonly client: (upstream: string) => UpstreamClient
-  readonly sources: Pick<Sources, 'of' | 'keyOf'>
+  readonly sources: Pick<Sources, 'of' | 'keyOf' | 'spread'>
 }
 
 interface Wanted {
   readonly request: UpstreamRequest
   readonly priority: FillPriority
+  readonly together?: FetchedTogether | undefined
 }
 
 interface JoinedFill {
@@ -151,9 +166,12 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   const join = async (
     origin: Origin,
     digest: Digest,
-    { request, priority }: Wanted,
+    { request, priority, together }: Wanted,
   ): Promise<JoinedFill | undefined> => {
-    const { key, isShared, list } = sources.of(origin, digest, request)
+    const spread = together && sources.spread(origin, digest, together)
+    // The home of a part asks upwards alone: a neighbour would ask it back.
+    const asking = spread === undefined ? request : { ...request, hop: upwards }
+    const { key, isShared, list } = sources.of(origin, digest, asking)
     let began = false
     const isOwn = () => began || !isShared || isSameRepository(beginners.get(key), origin)
     const openSink = () => {
@@ -162,7 +180,17 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     }
     const { signal } = request
     try {
-      const start = { digest, sources: list, openSink, priority, ...(signal && { signal }) }
+      const { hop } = request
+      const start = {
+        digest,
+        sources: list,
+        openSink,
+        priority,
+        expectedSize: together?.size,
+        spread,
+        forEdge: readerOf(hop),
+        ...(signal && { signal }),
+      }
       const handle = await fills.join(key, start)
       return { handle, isOwn: isOwn() }
     } catch (error) {
@@ -217,10 +245,10 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       if (held !== undefined) return held
       return { kind: 'fill', handle: await fill(origin, digest, { request, priority: 'client' }) }
     },
-    async prefetch(origin, digest, request) {
+    async prefetch(origin, digest, request, together) {
       // Not opened: that would count as a use.
       if ((await mayShow(origin, digest, request)) && blobs.size(digest) !== undefined) return
-      const handle = await fill(origin, digest, { request, priority: 'prefetch' })
+      const handle = await fill(origin, digest, { request, priority: 'prefetch', together })
       try {
         await handle.whole()
       } finally {
@@ -248,3 +276,11 @@ function withoutEnd(opened: OpenedSink): OpenedSink {
 function isSameRepository(one: Origin | undefined, { repository, project }: Origin): boolean {
   return one?.repository === repository && one.project === project
 }
+
+/** A neighbour that asks for no more than is here proves it itself. */
+function readerOf(hop: UpstreamRequest['hop']): FillStart['forEdge'] {
+  if (hop === undefined || !hop.isSideways || !hop.onlyHeld) return undefined
+  return hop.part !== undefined ? 'home' : 'other'
+}
+
+const upwards = { via: [], isSideways: true, onlyHeld: false } as const

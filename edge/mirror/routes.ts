@@ -33,7 +33,7 @@ import type { Lists } from './lists.ts'
 import type { HeldManifest, Manifests } from './manifests.ts'
 import type { Prefetch } from './prefetch.ts'
 import type { Repeats } from './repeats.ts'
-import { viaHeader } from '../sources/hops.ts'
+import { partHeader, viaHeader } from '../sources/hops.ts'
 import { refusalOf } from '../upstreams/refusal.ts'
 import { chooseTarget, type Target } from '../upstreams/target.ts'
 
@@ -158,6 +158,7 @@ function callerOf(request: IncomingMessage): EdgeCaller {
     requestId: id,
     via: request.headers[viaHeader]?.toString(),
     cacheControl: request.headers['cache-control'],
+    part: request.headers[partHeader]?.toString(),
   }
 }
 

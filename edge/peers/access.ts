@@ -4,7 +4,7 @@ import { covers, type RosterEdge } from '../../shared/replication/events.ts'
 import { createEdgeReader } from '../../shared/trust/pki.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
-import { onlyIfCached, readVia } from '../sources/hops.ts'
+import { onlyIfCached, readPart, readVia } from '../sources/hops.ts'
 
 export interface PeerAccessDeps {
   readonly edgeId: string
@@ -60,7 +60,13 @@ export function createPeerAccess({
       refuseNames(target)
       const via = readVia(caller.via, { asker: edge.edgeId, me: edgeId })
       const onlyHeld = caller.cacheControl?.includes(onlyIfCached) === true
-      const hop = { via, isSideways: isNeighbour(edge), onlyHeld }
+      const part = readPart(caller.part)
+      const hop = {
+        via,
+        isSideways: isNeighbour(edge),
+        onlyHeld,
+        ...(part !== undefined && { part }),
+      }
       const { entry, repository } = target
       if (entry.id !== upstream) {
         if (isOpen(entry.id)) return Promise.resolve({ hop })

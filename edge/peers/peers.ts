@@ -10,8 +10,8 @@ import { createRegistries } from '../../shared/upstream/registries.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { Statements } from '../cache/statements.ts'
 import type { OwnIdentity } from '../replication/identity.ts'
-import type { MirrorOfRepository } from '../sources/sources.ts'
 import { createPeerChoice, type PeerChoiceOptions } from './choice.ts'
+import type { MirrorOfRepository, Sharer } from '../sources/sources.ts'
 
 /** The other edges of this one's site: the site is one cache. */
 export interface Peers {
@@ -21,6 +21,12 @@ export interface Peers {
   above(origin: Origin): readonly MirrorOfRepository[]
   /** Those of these ids that are of the site and may have what is of this origin: whoever named them may be wrong. */
   named(origin: Origin, ids: readonly string[]): readonly MirrorOfRepository[]
+  /** Those of the site that fetch a blob too, as all of them order them. */
+  sharers(
+    origin: Origin,
+    digest: Digest,
+    isSharer: (edge: RosterEdge) => boolean,
+  ): readonly Sharer[]
   /** Edges of the site, this one included if it gives others anything; 0 without a site. */
   readonly members: number
   /** Whether a source is one of them, for its lane. */
@@ -147,6 +153,14 @@ export function createPeers(deps: PeersDeps): Peers {
         .sort((one, other) => ids.indexOf(one.id) - ids.indexOf(other.id))
         .slice(0, tried)
         .flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
+    sharers(origin, digest, isSharer) {
+      const ranked = homes?.rank({ digest }) ?? []
+      return ranked
+        .filter(({ edge }) => mayHave(origin, edge) && isSharer(edge))
+        .flatMap(({ id, edge }): readonly Sharer[] =>
+          id === edgeId ? ['me'] : asSource(origin, id, edge.peerUrl ?? ''),
+        )
     },
     above(origin) {
       const edge = parent && statements.edge(parent.id)

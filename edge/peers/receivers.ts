@@ -1,43 +1,42 @@
 import { LRUCache } from 'lru-cache'
-import type { Digest } from '../../shared/oci/digest.ts'
 
 /** Who has asked this edge for what lately: they hold it, or are receiving it. */
 export interface Receivers {
-  /** This edge asks for it. */
-  asked(digest: Digest, edge: string): void
+  /** This edge asks for a blob, or a part of one. */
+  asked(what: string, edge: string): void
   /**
    * Whom to ask instead, best first: only who asked before this edge did, so that nobody waits for somebody who waits
    * for him; those that were named least come first, so that each feeds few.
    */
-  others(digest: Digest, edge: string): readonly string[]
+  others(what: string, edge: string): readonly string[]
 }
 
 interface Receiver {
-  /** When it asked first, among all of this digest. */
+  /** When it asked first, among all who want the same. */
   readonly turn: number
   /** How many were sent to it. */
   named: number
 }
 
-const maxDigests = 1000
+const maxAsked = 20_000
 const rememberedMs = 600_000
 const namedAtOnce = 3
 
 export function createReceivers(): Receivers {
-  const byDigest = new LRUCache<Digest, Map<string, Receiver>>({
-    max: maxDigests,
+  const byWhat = new LRUCache<string, Map<string, Receiver>>({
+    max: maxAsked,
     ttl: rememberedMs,
     updateAgeOnGet: true,
   })
   return {
-    asked(digest, edge) {
-      const known = byDigest.get(digest) ?? new Map<string, Receiver>()
-      byDigest.set(digest, known)
+    asked(what, edge) {
+      const known = byWhat.get(what) ?? new Map<string, Receiver>()
+      byWhat.set(what, known)
       const turn = Math.max(0, ...[...known.values()].map((each) => each.turn)) + 1
       if (!known.has(edge)) known.set(edge, { turn, named: 0 })
     },
-    others(digest, edge) {
-      const known = byDigest.get(digest)
+    others(what, edge) {
+      const known = byWhat.get(what)
       const turn = known?.get(edge)?.turn ?? Infinity
       const earlier = [...(known ?? [])].filter(([, other]) => other.turn < turn)
       const best = earlier

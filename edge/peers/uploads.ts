@@ -1,5 +1,4 @@
 import { OciError } from '../../shared/oci/errors.ts'
-import type { Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import type { Blobs, OpenedBlob } from '../mirror/blobs.ts'
 import { tryHeader } from '../sources/hops.ts'
@@ -22,10 +21,10 @@ export function createUploads(blobs: Blobs, { limit, rate }: UploadsOptions): Bl
   let running = 0
 
   /** @throws OciError 503, with who may be asked instead */
-  const refuseWhenBusy = (digest: Digest, asker: string): void => {
+  const refuseWhenBusy = (what: string, asker: string): void => {
     if (running < limit) return
     throw new OciError('UNAVAILABLE', `${running} blobs go out to other edges already`, {
-      headers: { [tryHeader]: receivers.others(digest, asker).join(', ') },
+      headers: { [tryHeader]: receivers.others(what, asker).join(', ') },
     })
   }
 
@@ -38,8 +37,11 @@ export function createUploads(blobs: Blobs, { limit, rate }: UploadsOptions): Bl
       const hot = blobs.known(origin, digest)
       if (hot !== undefined) return paced(hot, rate)
       const asker = hop?.via.at(-1) ?? ''
-      receivers.asked(digest, asker)
-      refuseWhenBusy(digest, asker)
+      const what = `${digest}!${hop?.part ?? ''}`
+      // Of a whole blob also those that are sent to others receive it; of a part they may have had no luck.
+      if (hop?.part === undefined) receivers.asked(what, asker)
+      refuseWhenBusy(what, asker)
+      receivers.asked(what, asker)
       running++
       const { promise: closed, resolve: close } = Promise.withResolvers<void>()
       void closed.then(() => running--)

@@ -54,7 +54,12 @@ export interface WantedDeps {
   /** The parts of a manifest, fetched if it is not here. @throws SourceError, or that it does not exist */
   readonly manifest: (origin: Origin, digest: Digest) => Promise<WantedParts>
   /** Fetches a blob if it is not here. */
-  readonly blob: (origin: Origin, digest: Digest) => Promise<void>
+  readonly blob: (
+    origin: Origin,
+    blob: Pick<Descriptor, 'digest' | 'size'>,
+    /** Whether the rule brings it to this edge too. */
+    isSharer: (edge: RosterEdge) => boolean,
+  ) => Promise<void>
   readonly isHeld: (digest: Digest) => boolean
   /** Keeps what rules bring from being evicted; called before a first blob comes. */
   readonly pin: () => Promise<void>
@@ -258,11 +263,14 @@ export function createWanted(deps: WantedDeps): Wanted {
     work.missing = missing
     if (isPreheat(work.selection)) deps.onProgress()
     // Those that are here for other repositories too: this one needs its own links.
-    const left = blobs.keys()
+    const left = blobs.entries()
+    // Whom a preheat is for besides is not known here.
+    const isSharer = (edge: RosterEdge): boolean =>
+      !isPreheat(work.selection) && isSelected(work.rule, edge)
     const fetchNext = async (): Promise<void> => {
-      for (const blob of left) {
+      for (const [blob, size] of left) {
         stopping.signal.throwIfAborted()
-        await deps.blob(origin, blob)
+        await deps.blob(origin, { digest: blob, size }, isSharer)
         missing.delete(blob)
       }
     }

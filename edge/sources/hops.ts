@@ -7,6 +7,8 @@ import { OciError } from '../../shared/oci/errors.ts'
 export const viaHeader = 'outport-via'
 /** Of an edge that is busy: the ids of those that hold, or are receiving, what it was asked for. */
 export const tryHeader = 'Outport-Try'
+/** The first piece of the part that an edge is asked for as its home. Node's spelling of `Outport-Part`. */
+export const partHeader = 'outport-part'
 /** The request directive of who wants only what is there already, or on its way. [RFC 9111 §5.2.1.7] */
 export const onlyIfCached = 'only-if-cached'
 
@@ -48,4 +50,9 @@ function readIds(header: string | undefined): readonly string[] | undefined {
   if (header === undefined || header.trim() === '') return []
   const ids = header.split(',', 64).map((id) => id.trim())
   return ids.length < 64 && ids.every(isEdgeId) ? ids : undefined
+}
+
+/** @returns undefined of what is no number of a piece */
+export function readPart(header: string | undefined): number | undefined {
+  return header !== undefined && /^\d{1,7}$/.test(header) ? Number(header) : undefined
 }

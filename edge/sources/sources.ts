@@ -1,6 +1,9 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import type { Hedge } from '../../shared/site/hedge.ts'
+import { pieceBytes } from '../../shared/fill/segments.ts'
+import type { Spread } from '../../shared/fill/spread.ts'
+import type { RosterEdge } from '../../shared/replication/events.ts'
 import { SourceError, type BlobSource } from '../../shared/stream/blob-source.ts'
 import type {
   FetchedManifest,
@@ -9,7 +12,8 @@ import type {
 } from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
-import { formatVia, onlyIfCached, viaHeader } from './hops.ts'
+import { createSpread } from './spread.ts'
+import { formatVia, onlyIfCached, partHeader, viaHeader } from './hops.ts'
 
 /**
  * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
@@ -20,6 +24,15 @@ export interface Sources {
   keyOf(origin: Origin, digest: Digest): BlobKey
   /** Of a blob, and who may share it while it comes. */
   of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
+  /** How the edges that fetch a blob together share it out; undefined where that is not worth it. */
+  spread(
+    origin: Origin,
+    digest: Digest,
+    blob: {
+      readonly size: number
+      readonly isSharer: (edge: RosterEdge) => boolean
+    },
+  ): Spread | undefined
   /** Asks for a manifest. @returns undefined when the upstream itself does not have it @throws SourceError */
   manifest(
     origin: Origin,
@@ -52,6 +65,12 @@ export interface SourcesOptions {
   readonly parentsOf?: (origin: Origin) => readonly MirrorOfRepository[]
   /** Edges of the site that a busy one named. */
   readonly namedPeers?: (origin: Origin, ids: readonly string[]) => readonly MirrorOfRepository[]
+  /** Edges of the site that fetch a blob too, each the home of as many parts, in the one order that all of them know. */
+  readonly sharersOf?: (
+    origin: Origin,
+    digest: Digest,
+    isSharer: (edge: RosterEdge) => boolean,
+  ) => readonly Sharer[]
   /** What this edge calls itself to other edges. */
   readonly edgeId?: string
   /** Milliseconds, monotonic. */
@@ -72,6 +91,11 @@ export interface MirrorOfRepository {
   readonly onlyHeld?: boolean
 }
 
+/** An edge that fetches a blob too, or this one itself. */
+export type Sharer = MirrorOfRepository | 'me'
+
+/** Smaller ones are there before anything is shared out. */
+const spreadFromBytes = 8 * pieceBytes
 /** Each lie costs a client its pull: long enough that a broken mirror costs few. */
 const lieMs = 600_000
 
@@ -88,6 +112,7 @@ export function createSources(
     hedge,
     parentsOf = () => [],
     namedPeers = () => [],
+    sharersOf = () => [],
     edgeId = '',
     now = () => performance.now(),
   }: SourcesOptions = {},
@@ -135,6 +160,35 @@ export function createSources(
     }
   }
 
+  const sourceOf = (
+    mirror: MirrorOfRepository,
+    digest: Digest,
+    request: UpstreamRequest,
+  ): BlobSource => ({
+    ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
+    patienceMs: mirror.waitMs,
+  })
+
+  const namedOf =
+    (origin: Origin, digest: Digest, request: UpstreamRequest) =>
+    (ids: readonly string[]): readonly BlobSource[] => {
+      const others = namedPeers(origin, ids).filter(isUsed)
+      return others.map((other) => sourceOf({ ...other, onlyHeld: true }, digest, request))
+    }
+  /** A part of the blob is asked of its home, and of those that it names. Whether a home is slow the others tell, no deadline. */
+  const partSourceOf = (origin: Origin, home: MirrorOfRepository, digest: Digest): BlobSource => {
+    const { patienceMs: _, ...source } = sourceOf(home, digest, {})
+    return {
+      ...source,
+      open: (range) => {
+        const part = String(Math.floor(range.offset / pieceBytes))
+        const headers = { [partHeader]: part }
+        const asHome = sourceOf({ ...home, onlyHeld: true }, digest, { headers })
+        return orOthers(asHome, namedOf(origin, digest, {})).open(range)
+      },
+    }
+  }
+
   const keyOf = (origin: Origin, digest: Digest): BlobKey => {
     const isShared = client(origin.upstream).entry.kind === 'primary'
     return { key: `${origin.upstream}!${isShared ? '' : origin.repository}!${digest}`, isShared }
@@ -142,21 +196,23 @@ export function createSources(
 
   return {
     keyOf,
+    spread(origin, digest, { size, isSharer }) {
+      if (size < spreadFromBytes) return undefined
+      const sharers = sharersOf(origin, digest, isSharer)
+      const homes = sharers.map((sharer) =>
+        sharer === 'me' || !isUsed(sharer) ? undefined : partSourceOf(origin, sharer, digest),
+      )
+      return homes.every((home) => home === undefined) ? undefined : createSpread(homes, size)
+    },
     of(origin, digest, request) {
       const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const peers = peersFor(origin, digest, request)
-      const atMirror = (mirror: MirrorOfRepository): BlobSource => ({
-        ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
-        patienceMs: mirror.waitMs,
+      const named = namedOf(origin, digest, request)
+      const mirrors = [...peers, ...above(origin, peers)].map((mirror) => {
+        const source = sourceOf(mirror, digest, request)
+        return mirror.edge === undefined ? source : orOthers(source, named)
       })
-      const named = (ids: readonly string[]): readonly BlobSource[] => {
-        const others = namedPeers(origin, ids).filter(isUsed)
-        return others.map((other) => atMirror({ ...other, onlyHeld: true }))
-      }
-      const mirrors = [...peers, ...above(origin, peers)].map((mirror) =>
-        mirror.edge === undefined ? atMirror(mirror) : orOthers(atMirror(mirror), named),
-      )
       return {
         ...keyOf(origin, digest),
         list: [...mirrors, upstream.openBlob(origin.repository, digest, rest)],

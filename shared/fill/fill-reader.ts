@@ -2,7 +2,7 @@ import { SourceError } from '../stream/blob-source.ts'
 import type { Bell } from './bell.ts'
 import type { Bypass } from './bypass.ts'
 import type { FillOptions } from './fill-options.ts'
-import type { BorrowedBytes, FillReader } from './fills.ts'
+import type { BorrowedBytes, FillReader, FillStart } from './fills.ts'
 import type { PieceStore } from './piece-store.ts'
 import { pieceBytes } from './segments.ts'
 
@@ -15,8 +15,8 @@ export interface FollowedFill {
   readonly proved: boolean
   /** Why the fill ended without proof. */
   readonly failure: Error | undefined
-  /** A reader waits for this piece. */
-  want(piece: number): void
+  /** A reader waits for this piece; `isHome`: who asks for it takes this place for the one that gets it for all. */
+  want(piece: number, isHome: boolean): void
   /** Whether the front comes to this piece soon. */
   isNear(piece: number): boolean
   createBypass(): Bypass
@@ -33,7 +33,11 @@ export interface OpenFillReader extends FillReader {
 const quickReads = 8
 
 /** Follows `fill` in the round that `store` belongs to. */
-export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFillReader {
+export function createFillReader(
+  fill: FollowedFill,
+  store: PieceStore,
+  { forEdge }: Pick<FillStart, 'forEdge'> = {},
+): OpenFillReader {
   const { size } = store.pieces
   const { options } = fill
   const bell = fill.bell.branch()
@@ -46,6 +50,11 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
   let slow = 0
   let answeredAt = 0
 
+  /** Nothing is withheld from who proves it himself. */
+  const readableBytes = (): number => (forEdge === undefined ? fill.readableBytes : size)
+  const want = (offset: number): void =>
+    fill.want(Math.floor(offset / pieceBytes), forEdge === 'home')
+
   function check() {
     if (closed) throw new Error('the reader is closed')
     if (cutBy !== undefined) throw cutBy
@@ -53,7 +62,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
 
   /** What is here at this offset: bytes in memory, on disk, or gone by; undefined when it has to be waited for. */
   function placeOf(offset: number): 'memory' | 'disk' | 'passed' | undefined {
-    if (offset >= fill.readableBytes) return undefined
+    if (offset >= readableBytes()) return undefined
     if (store.memoryAt(offset) !== undefined) return 'memory'
     const state = store.pieces.get(Math.floor(offset / pieceBytes))
     return state === 'disk' || state === 'passed' ? state : undefined
@@ -62,17 +71,17 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
   /** Only a closed range wholly inside the tail: everything else would end without proof. */
   function mayBypassTail(): boolean {
     const tail = Math.max(size - options.withheldBytes, 0)
-    return !fill.proved && expected.start >= tail && expected.start > 0
+    return forEdge === undefined && !fill.proved && expected.start >= tail && expected.start > 0
   }
 
   /** Without a disk, what lies far ahead is not kept for anybody. */
   function isOutOfReach(offset: number): boolean {
-    if (!store.degraded || expected.start === 0 || offset >= fill.readableBytes) return false
+    if (!store.degraded || expected.start === 0 || offset >= readableBytes()) return false
     return !fill.isNear(Math.floor(offset / pieceBytes))
   }
 
   async function readOnce(buffer: Buffer, offset: number): Promise<number | undefined> {
-    const readable = buffer.subarray(0, Math.max(fill.readableBytes - offset, 0))
+    const readable = buffer.subarray(0, Math.max(readableBytes() - offset, 0))
     const place = placeOf(offset)
     if (place === 'memory') return store.memoryAt(offset)?.bytes.copy(readable) ?? 0
     if (place === 'disk') {
@@ -114,7 +123,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
         if (fill.failure !== undefined) throw fill.failure
         if ((late && mayBypassTail()) || isOutOfReach(offset))
           return await readDirect(buffer, offset)
-        fill.want(Math.floor(offset / pieceBytes))
+        want(offset)
         await bell.wait()
       }
     } finally {
@@ -133,7 +142,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
     const memory = store.memoryAt(offset)
     const giveBack = memory?.buffer.lend()
     if (memory === undefined || giveBack === undefined) return undefined
-    const length = Math.min(memory.bytes.length, fill.readableBytes - offset, maxBytes)
+    const length = Math.min(memory.bytes.length, readableBytes() - offset, maxBytes)
     const since = performance.now()
     const release = () => {
       if (!borrowed.delete(release)) return
@@ -149,7 +158,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
     size,
     expect(range) {
       expected = { start: range.start, end: Math.min(range.end, size - 1) }
-      fill.want(Math.floor(expected.start / pieceBytes))
+      want(expected.start)
     },
     async read(buffer, offset) {
       const pause = performance.now() - answeredAt
@@ -168,7 +177,7 @@ export function createFillReader(fill: FollowedFill, store: PieceStore): OpenFil
         if (place === 'memory') return lend(offset, maxBytes)
         if (place !== undefined || isOutOfReach(offset) || mayBypassTail()) return undefined
         if (fill.failure !== undefined) throw fill.failure
-        fill.want(Math.floor(offset / pieceBytes))
+        want(offset)
         await bell.wait()
       }
     },

@@ -16,6 +16,7 @@ import { createStream, receivePieces, skipTo, type Receiving, type Stream } from
 import { maxFillBytes, pieceBytes, type Run } from './segments.ts'
 import type { Extent } from './sink.ts'
 import { createSourceOrder, type RankedSource, type SourceOrder } from './source-order.ts'
+import { createSpreader, spreadBit, type Spread, type Spreader } from './spread.ts'
 import { openTransfer, type Transfer } from './transfer.ts'
 import { createTrust, type Trust } from './trust.ts'
 
@@ -60,6 +61,10 @@ export class Fill implements FollowedFill {
   /** From somebody who is trusted; a source's word is not. */
   readonly #trustedSize: number | undefined
   #priority: FillPriority
+  readonly #expectedSize: number | undefined
+  /** Until it has been tried. */
+  #spread: Spread | undefined
+  #spreader: Spreader | undefined
   #size: number | undefined
   /** Not only a claim of an earlier run: readers may hear it. */
   #sizeConfirmed: boolean
@@ -67,6 +72,8 @@ export class Fill implements FollowedFill {
   #held: readonly Extent[] = []
   #frontier: Frontier | undefined
   #main: Stream | undefined
+  /** Who sent a piece of the spread. */
+  #neighbourOf: Spreader['senderOf'] = () => undefined
   /** Since when the request at the front waits for a place at its source. */
   #queuedSince: number | undefined
   #proved = false
@@ -88,6 +95,8 @@ export class Fill implements FollowedFill {
     this.#deps = deps
     this.#priority = start.priority ?? 'client'
     this.#trustedSize = start.size
+    this.#expectedSize = start.expectedSize
+    this.#spread = start.spread
     this.#size = start.size
     this.#sizeConfirmed = start.size !== undefined
     this.#startedAt = now()
@@ -156,7 +165,10 @@ export class Fill implements FollowedFill {
    * A reader once the size is known.
    * @throws SourceError, `busy` when no place at a source becomes free in time; the signal's reason
    */
-  async openReader(signal: AbortSignal | undefined): Promise<FillReader> {
+  async openReader({
+    signal,
+    forEdge,
+  }: Pick<FillStart, 'signal' | 'forEdge'>): Promise<FillReader> {
     const wake = () => this.#everything.ring()
     signal?.addEventListener('abort', wake, { once: true })
     const joined = this.#owners.join()
@@ -167,7 +179,7 @@ export class Fill implements FollowedFill {
         if (this.#failure !== undefined) throw this.#failure
         const store = this.#readableStore
         if (store !== undefined) {
-          const reader = createFillReader(this, store)
+          const reader = createFillReader(this, store, { forEdge })
           this.#owners.add(reader)
           return reader
         }
@@ -244,12 +256,18 @@ export class Fill implements FollowedFill {
   }
 
   /** A reader waits for this piece: if the front is far, a request of its own brings it. */
-  want(piece: number): void {
+  want(piece: number, isHome: boolean): void {
     const store = this.#store
     if (store === undefined || store.degraded || store.pieces.get(piece) !== 'missing') return
     if (this.#controller.signal.aborted || this.#distant.size >= this.options.maxDistant) return
-    if (this.isNear(piece) || this.#deps.now() < this.#distantAfter) return
-    this.#inBackground(this.#runDistant(store, store.pieces.distantRun(piece)))
+    const spreader = this.#spreader
+    // One that is asked in a home's place asks that home itself first, or each would bring it from above.
+    if (spreader !== undefined && !(isHome && spreader.isOwn(piece)))
+      return spreader.want(piece, isHome)
+    const isComing = spreader === undefined && this.isNear(piece)
+    if (isComing || this.#deps.now() < this.#distantAfter) return
+    const run = spreader?.missingFrom(piece) ?? store.pieces.distantRun(piece)
+    this.#inBackground(this.#runDistant(store, run))
   }
 
   /** Whether the front comes to this piece soon. */
@@ -263,7 +281,7 @@ export class Fill implements FollowedFill {
   async #openDisk(): Promise<void> {
     await this.#disk.open()
     this.#held = this.#disk.opened?.held ?? []
-    this.#size ??= this.#disk.opened?.size
+    this.#size ??= this.#disk.opened?.size ?? this.#expectedSize
     if (this.#size !== undefined) await this.#createStore(this.#size)
   }
 
@@ -322,9 +340,37 @@ export class Fill implements FollowedFill {
     for (const name of this.#liars) this.#deps.observer.sourceLied?.(name, this.digest)
   }
 
+  /** Fetches what it can of all of it together with others. */
+  async #spreadOut(): Promise<void> {
+    const { signal } = this.#controller
+    const [spread, store] = [this.#spread, this.#store]
+    this.#spread = undefined
+    if (spread === undefined || store === undefined || store.degraded) return
+    // Reads the list of sources.
+    await this.#order.next()
+    const spreader = createSpreader({
+      spread,
+      store,
+      signal,
+      bell: this.#everything,
+      own: () => this.#order.candidates(),
+      fetch: (source, stream) => this.#transfer(source, stream),
+      onFailed: (name, error) => this.#deps.observer.sourceFailed?.(name, error),
+      now: this.#deps.now,
+    })
+    this.#spreader = spreader
+    try {
+      await spreader.run()
+    } finally {
+      this.#spreader = undefined
+      this.#neighbourOf = (piece) => spreader.senderOf(piece)
+    }
+  }
+
   /** One round: fetches what is missing until the front has reached the end. */
   async #fillOnce(): Promise<Digest> {
     const { signal } = this.#controller
+    await this.#spreadOut()
     while (this.#frontier?.done !== true) {
       signal.throwIfAborted()
       const run = this.#store === undefined ? wholeBlob : this.#store.pieces.missingRun()
@@ -516,9 +562,12 @@ export class Fill implements FollowedFill {
   }
 
   #restart(store: PieceStore, isDoubtful: (sentBy: number) => boolean) {
-    const differs = (_piece: number, sentBy: number) => {
-      const liar = this.#trust.soleSender(sentBy)
-      if (liar !== undefined) this.#liars.add(liar.blob.name)
+    const differs = (piece: number, sentBy: number) => {
+      const isNeighbours = sentBy === spreadBit
+      const liar = isNeighbours
+        ? this.#neighbourOf(piece)
+        : this.#trust.soleSender(sentBy)?.blob.name
+      if (liar !== undefined) this.#liars.add(liar)
     }
     store.drop((piece) => isDoubtful(store.deliveredBy[piece] ?? 0), differs)
     this.#startHash(store)

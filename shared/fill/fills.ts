@@ -9,6 +9,7 @@ import { fillDefaults, type FillObserver, type FillOptions } from './fill-option
 import { createLanes, type FillPriority } from './lanes.ts'
 import type { ReadBack } from './piece-store.ts'
 import type { OpenedSink } from './sink.ts'
+import type { Spread } from './spread.ts'
 
 /** What a fill needs to begin; a joiner gives it too, since it cannot know whether it is the first. */
 export interface FillStart {
@@ -24,6 +25,15 @@ export interface FillStart {
   readonly openSink: () => Promise<OpenedSink>
   /** A fill for nobody waiting (prefetch) queues behind those that clients wait for. Default `client`. */
   readonly priority?: FillPriority
+  /** Bytes, as somebody says who may be wrong; a spread needs it to begin. */
+  readonly expectedSize?: number | undefined
+  /** Others that fetch it too, and with whom it is shared out. */
+  readonly spread?: Spread | undefined
+  /**
+   * Who reads proves it himself, as another edge does: nothing is withheld. What one that takes this place for its home
+   * wants of a spread fill comes from the fill's own sources.
+   */
+  readonly forEdge?: 'home' | 'other' | undefined
   /** Stops waiting for the size (a client gone, a deadline); never stops the fill. */
   readonly signal?: AbortSignal
 }
@@ -177,11 +187,10 @@ export function createFills(given: FillsDeps): Fills {
         const known = table.get(key)
         if (known?.fill.joinable === true) {
           known.fill.joined(start)
-          return known.fill.openReader(start.signal)
+          return known.fill.openReader(start)
         }
         // One that was proved had its file dropped since, and has only its readers left.
-        if (known === undefined || known.fill.proved)
-          return begin(key, start).openReader(start.signal)
+        if (known === undefined || known.fill.proved) return begin(key, start).openReader(start)
         // It has failed and writes down how far it came: the next one resumes from there.
         await known.gone
       }

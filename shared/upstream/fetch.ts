@@ -84,6 +84,8 @@ export interface Hop {
   readonly isSideways: boolean
   /** Only what is here, or on its way, is of use to it. */
   readonly onlyHeld: boolean
+  /** It takes this edge for the home of this part, which the fill's own sources are then to give: its first piece. */
+  readonly part?: number | undefined
 }
 
 export interface UpstreamHealth {

@@ -8,6 +8,8 @@ import { freePort, listening, stopProcess } from './processes.ts'
 import { createRegistryClient, type Credentials, type RegistryClient } from './registry-client.ts'
 
 const launcher = resolve(import.meta.dirname, '../../deploy/launch.mjs')
+const edgeHost = resolve(import.meta.dirname, 'edge-host.ts')
+const hostedPorts = 21_000
 
 /** A process of it: `edge-1` is the first edge; `postgres` the primary's own. */
 export type NetworkProcess = 'primary' | 'postgres' | `edge-${number}`
@@ -20,8 +22,10 @@ export interface Network {
   readonly admin: Credentials
   /** Where edges come for events. */
   readonly internal: URL
-  /** The value of a metric at an edge; NaN when it does not say it. */
-  metric(edge: number, name: string): Promise<number>
+  /** The value of a metric at an edge: the first that has this in its labels; NaN of none. */
+  metric(edge: number, name: string, label?: string): Promise<number>
+  /** Sends a signal to the process of an edge. */
+  signal(edge: number, signal: NodeJS.Signals): void
   /** The running process. @throws Error when there is none */
   pidOf(name: NetworkProcess): Promise<number>
   /** Ends it by SIGKILL, and waits for its end. A primary starts its PostgreSQL again by itself. */
@@ -40,6 +44,10 @@ export interface NetworkOptions {
   readonly isQuiet?: boolean
   /** Of each edge, besides its primary. */
   readonly upstreams?: readonly object[]
+  /** The number of the process that an edge shares with others; each has its own if left out. */
+  readonly processOf?: (edge: number) => number
+  /** What an edge has as its `peers`, besides the port. */
+  readonly peersOf?: (edge: number) => object
 }
 
 /** Starts them, and waits until each edge knows all that there is, the others included. */
@@ -49,28 +57,34 @@ export async function startNetwork({
   spawn: spawnProcess = ([file, ...args], options) => spawn(file, args, options),
   isQuiet = false,
   upstreams,
+  processOf,
+  peersOf = () => ({}),
 }: NetworkOptions): Promise<Network> {
   const children = new Map<string, ChildProcess>()
   const portOf = new Map<string, number>()
   const stop = async () => {
     await Promise.all([...children.values()].toReversed().map(stopProcess))
   }
-  const start = async (name: string): Promise<void> => {
-    const data = join(folder, name)
-    const program = name === 'primary' ? 'primary' : 'edge'
-    const args = [launcher, program, '--config', `${data}.yaml`, '--data', data]
-    const child = spawnProcess([process.execPath, ...args], {
+  const fileOf = (name: string) => join(folder, `${name}.yaml`)
+  const run = (name: string, args: readonly string[]): ChildProcess => {
+    const output = isQuiet ? 'ignore' : 'inherit'
+    const child = spawnProcess([process.execPath, launcher, ...args], {
       env: withoutOutport(process.env),
-      stdio: ['ignore', isQuiet ? 'ignore' : 'inherit', isQuiet ? 'ignore' : 'inherit'],
+      stdio: ['ignore', output, output],
     })
     children.set(name, child)
+    return child
+  }
+  const start = async (name: string): Promise<void> => {
+    const program = name === 'primary' ? 'primary' : 'edge'
+    const child = run(name, [program, '--config', fileOf(name)])
     await listening(child, portOf.get(name) ?? 0)
   }
   const configure = async (name: string, config: object, port: number): Promise<void> => {
     portOf.set(name, port)
     // JSON is YAML.
-    const text = JSON.stringify({ log: { level: 'warn' }, ...config })
-    await writeFile(join(folder, `${name}.yaml`), text)
+    const text = JSON.stringify({ data: join(folder, name), log: { level: 'warn' }, ...config })
+    await writeFile(fileOf(name), text)
   }
   try {
     await mkdir(folder, { recursive: true })
@@ -105,13 +119,18 @@ export async function startNetwork({
     const primary = createRegistryClient({ baseUrl: url, credentials: admin })
     const urls: URL[] = []
     const metrics: number[] = []
-    for (const id of ids) {
+    const hosted = new Map<string, number[]>()
+    const processNames = ids.map((id, edge) =>
+      processOf === undefined ? id : `host-${processOf(edge)}`,
+    )
+    for (const [edge, id] of ids.entries()) {
       await primary.request('PUT', `/api/v2.0/edges/${id}`, {
         body: Buffer.from(JSON.stringify({ site: 'site' })),
         headers: { 'Content-Type': 'application/json' },
       })
-      const port = await freePort()
-      const metricsPort = await freePort()
+      // Many that are to be bound only later must not be those of outgoing connections.
+      const port = processOf === undefined ? await freePort() : hostedPorts + 2 * edge
+      const metricsPort = processOf === undefined ? await freePort() : port + 1
       await configure(
         id,
         {
@@ -121,23 +140,34 @@ export async function startNetwork({
             primary: { url },
             listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
             metrics: { port: metricsPort },
-            peers: { port: 0 },
+            peers: { port: 0, ...peersOf(edge) },
             ...(upstreams && { upstreams }),
           },
         },
         port,
       )
-      await start(id)
+      if (processOf === undefined) await start(id)
+      else {
+        const host = processNames[edge] ?? ''
+        hosted.set(host, [...(hosted.get(host) ?? []), edge])
+      }
       urls.push(new URL(`http://127.0.0.1:${port}`))
       metrics.push(metricsPort)
     }
-    const metric = async (edge: number, name: string): Promise<number> => {
+    for (const [host, edgesOfHost] of hosted) {
+      const files = edgesOfHost.map((edge) => fileOf(ids[edge] ?? ''))
+      const child = run(host, ['--run', edgeHost, ...files])
+      for (const edge of edgesOfHost) await listening(child, portOf.get(ids[edge] ?? '') ?? 0)
+    }
+    const metric = async (edge: number, name: string, label = ''): Promise<number> => {
       const url = `http://127.0.0.1:${metrics[edge] ?? 0}/metrics`
       const text = await fetch(url).then(
         (answer) => answer.text(),
         () => '',
       )
-      const line = text.split('\n').find((each) => each.startsWith(`${name}{`))
+      const line = text
+        .split('\n')
+        .find((each) => each.startsWith(`${name}{`) && each.includes(label))
       return Number(line?.split(' ').at(-1))
     }
     const pidOf = async (name: NetworkProcess): Promise<number> => {
@@ -168,6 +198,7 @@ export async function startNetwork({
       internal: new URL(`https://127.0.0.1:${ports.internal}`),
       metric,
       pidOf,
+      signal: (edge, signal) => void children.get(processNames[edge] ?? '')?.kill(signal),
       async kill(name) {
         const child = children.get(name)
         process.kill(await pidOf(name), 'SIGKILL')

@@ -169,6 +169,44 @@ describe('a site', () => {
     assert.equal(given(from), 1)
   })
 
+  test('shares out what a rule brings to all of its edges', async () => {
+    const api = stand.primary.client(stand.primary.admin)
+    const post = async (path: string, body: object): Promise<number> => {
+      const answer = await api.request('POST', `/api/v2.0${path}`, {
+        body: Buffer.from(JSON.stringify(body)),
+        headers: { 'Content-Type': 'application/json' },
+      })
+      assert.equal(answer.status, 201)
+      return Number(answer.headers['location']?.split('/').at(-1))
+    }
+    const selector = { sites: ['rack'] }
+    const id = await post('/registries', { name: 'rack', type: 'outport-edges', selector })
+    await post('/replication/policies', {
+      name: 'rack',
+      dest_registry: { id },
+      enabled: true,
+      override: true,
+      trigger: { type: 'event_based' },
+      filters: [{ type: 'name', value: 'secret/big' }],
+    })
+    const received = async (edge: TestEdge, upstream: string) =>
+      edge.metric('outport_edge_upstream_bytes_total', { upstream })
+    const before = await Promise.all(edges.map((edge) => received(edge, 'primary')))
+    const layerBytes = 9 * 2 ** 20
+    await pushImage(api, 'secret/big', createImage({ seed: 'big', layers: 1, layerBytes }), 'v1')
+    for (const edge of edges)
+      await waitFor(
+        'the blob',
+        async () => (await edge.metric('outport_edge_cache_bytes')) > layerBytes,
+      )
+    const from = await Promise.all(
+      edges.map(async (edge, n) => (await received(edge, 'primary')) - (before[n] ?? 0)),
+    )
+    const sum = from.reduce((all, bytes) => all + bytes, 0)
+    assert.ok(sum < 1.1 * layerBytes, `the primary gave ${sum} bytes`)
+    for (const bytes of from) assert.ok(bytes >= 2 ** 20, 'each edge is the home of some')
+  })
+
   test('goes on when one of its edges is gone', async () => {
     const [, , gone] = edges
     const watches = () =>
