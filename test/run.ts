@@ -1,8 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, globSync, readFileSync } from 'node:fs'
+import { existsSync, globSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
-import { globalSetup, globalTeardown } from './global-setup.ts'
 
 // Runs the tests: all of them, or the files that are named. What needs real clients or much time has
 // runners of its own (test/clients/run.ts, test/soak/run.ts). `--name PATTERN` runs the tests whose name matches.
@@ -10,58 +9,34 @@ import { globalSetup, globalTeardown } from './global-setup.ts'
 const root = resolve(import.meta.dirname, '..')
 const { files, options } = readArguments(process.argv.slice(2))
 const chosen = files.length > 0 ? files : allTests()
-// Named ones are few: each has its process.
-const groups = files.length > 0 ? [{ files: chosen, isShared: false }] : groupsOf(chosen)
-const needsDatabase = !chosen.every(isPure)
+const globalSetup = join(root, 'test/global-setup.ts')
+const needsSetup = existsSync(globalSetup) && (files.length === 0 || !files.every(isPure))
 
-if (needsDatabase) await globalSetup()
-const children = groups.map(start)
+// What needs nothing of its own shares one process: to start one costs more than most of these files.
+const pure = chosen.filter(isPure)
+const groups = pure.length > 1 ? [chosen.filter((file) => !isPure(file)), pure] : [chosen]
+const children = groups.filter((group) => group.length > 0).map(start)
 for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => children.forEach((child) => child.kill(signal)))
 const ends: Promise<number>[] = []
 for (const [index, child] of children.entries()) ends.push(ended(child, index))
 const codes = await Promise.all(ends)
-if (needsDatabase) await globalTeardown()
 process.exitCode = Math.max(...codes)
 
-interface Group {
-  readonly files: readonly string[]
-  /** Whether one process runs all of its files, one after another. */
-  readonly isShared: boolean
-}
-
-/**
- * To start a process costs more than most files take: those share one that need nothing of their own. A hook at the top
- * of a file would run for all of them; what starts programs, or measures how long nothing happens, wants to be alone.
- */
-function groupsOf(all: readonly string[]): readonly Group[] {
-  const folders = ['test/primary/', 'test/edge/', 'test/shared/']
-  const isAlone = (file: string): boolean =>
-    /^(?:before|after)(?:Each)?\(/m.test(readFileSync(join(root, file), 'utf8')) ||
-    file.includes('/misbehaving-')
-  const shared = folders.map((folder) =>
-    all.filter((file) => file.startsWith(folder) && (isPure(file) || !isAlone(file))),
-  )
-  const [ofPrimary = [], ...others] = shared
-  return [
-    { files: all.filter((file) => !shared.some((group) => group.includes(file))), isShared: false },
-    { files: ofPrimary, isShared: true },
-    { files: others.flat(), isShared: true },
-  ]
-}
-
 /** The first group talks at once; another one's words are kept until the first has ended. */
-function start({ files: names, isShared }: Group, index: number): ChildProcess {
+function start(group: readonly string[], index: number): ChildProcess {
+  const isShared = group === pure
   return spawn(
     process.execPath,
     [
       '--test',
-      // On two cores: a part of the time a test waits for something else than them.
-      ...(isShared ? ['--test-isolation=none'] : ['--test-concurrency=2']),
+      // On two cores: a fifth of the time a test waits for something else than them.
+      ...(isShared ? ['--test-isolation=none'] : ['--test-concurrency=3']),
       // A test that hangs must fail with its name, not hang the whole run.
       '--test-timeout=120000',
+      ...(needsSetup && !isShared ? [`--test-global-setup=${globalSetup}`] : []),
       ...options,
-      ...names,
+      ...group,
     ],
     {
       stdio: index === 0 ? 'inherit' : ['ignore', 'pipe', 'inherit'],
