@@ -1,6 +1,8 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Transaction } from 'kysely'
+import { ApiError } from '../../shared/api/errors.ts'
 import { appendAudit, type AuditEntry, type Deed } from './audit.ts'
+import { isUniqueViolation } from './conflicts.ts'
 import type { Records } from './database.ts'
 import {
   appendRosterEvent,
@@ -112,7 +114,7 @@ export function createJoinTokens(records: Records) {
      * Makes an edge of the key, or gives the one that the same key and token made before another credential: its answer
      * may have been lost on the way, and for that the token counts a day longer.
      * @returns undefined when the token is unknown, its secret another, expired, or used by another key
-     * @throws ApiError CONFLICT when the name is taken
+     * @throws ApiError CONFLICT when the name is taken, or the key is another edge's
      */
     use(attempt: JoinAttempt, { actor, now }: Deed): Promise<JoinedEdge | undefined> {
       return records.transaction().execute(async (trx) => {
@@ -130,7 +132,7 @@ export function createJoinTokens(records: Records) {
         const { newId: id, publicKey } = attempt
         const { name, site, region, labels } = token
         await refuseTakenName(trx, name)
-        await trx
+        const made = trx
           .insertInto('edges')
           .values({
             id,
@@ -146,6 +148,7 @@ export function createJoinTokens(records: Records) {
             updated_at: now,
           })
           .execute()
+        await made.catch(refuseTakenKey)
         await trx
           .updateTable('join_tokens')
           .set({ edge_id: id })
@@ -158,6 +161,15 @@ export function createJoinTokens(records: Records) {
       })
     },
   }
+}
+
+/** @throws ApiError CONFLICT for a key that another edge has: its folder was copied, say */
+function refuseTakenKey(error: unknown): never {
+  if (!isUniqueViolation(error)) throw error
+  throw new ApiError(
+    'CONFLICT',
+    'this key is the key of another edge already: revoke that one first, or let this machine make a key of its own',
+  )
 }
 
 async function renewCredential(

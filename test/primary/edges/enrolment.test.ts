@@ -26,9 +26,15 @@ function createMachine(name = 'rack-1') {
   return {
     publicKey,
     /** Another key's name may be given for what is not proved. */
-    request(token: JoinToken, { by = privateKey }: { readonly by?: KeyObject } = {}) {
-      const proof = proveKey({ tokenId: token.id, name, publicKey }, by)
-      return { token: `${token.id}.${token.secret}`, name, publicKey, proof }
+    request(
+      token: JoinToken,
+      {
+        by = privateKey,
+        name: asked = name,
+      }: { readonly by?: KeyObject; readonly name?: string } = {},
+    ) {
+      const proof = proveKey({ tokenId: token.id, name: asked, publicKey }, by)
+      return { token: `${token.id}.${token.secret}`, name: asked, publicKey, proof }
     },
   }
 }
@@ -110,6 +116,16 @@ test('the same key gets the same edge again, and another key nothing', async (t)
   const stolen = await join(admin, other.request(token))
   assert.equal(stolen.status, 401)
   assert.match(JSON.stringify(stolen.body), /outport edges token/)
+})
+
+test('a key that an edge has already makes no second one', async (t) => {
+  const admin = await startWithProject(t)
+  await joined(admin, await makeToken(admin))
+  const copied = createMachine('rack-2')
+  const token = await makeToken(admin, { ...order, name: 'rack-2' })
+  const answer = await join(admin, machine.request(token, { name: 'rack-2' }))
+  assert.equal(answer.status, 409, JSON.stringify(answer.body))
+  assert.equal((await join(admin, copied.request(token))).status, 201, 'the token is not used up')
 })
 
 test('a token that was used counts a day longer, for its own key alone', async (t) => {
