@@ -11,6 +11,7 @@ import {
 } from '../shared/replication/enrolment.ts'
 import { maxLineBytes, type FeedLine } from '../shared/replication/feed.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../shared/replication/lease.ts'
+import { emptyReport } from '../test/kit/follow-server.ts'
 import type { RegistryClient } from '../test/kit/registry-client.ts'
 
 /** An edge that follows the log and asks for its lease, and does nothing else with either. */
@@ -141,18 +142,7 @@ async function askForLease(link: PrimaryLink, applied: LogPlace): Promise<Lease>
     applied,
     heldSeq: applied.seq,
     waitingBytes: 0,
-    report: {
-      version: '0.0.0',
-      clock: Date.now(),
-      cacheBytes: 0,
-      cacheSizeBytes: 0,
-      hits: 0,
-      misses: 0,
-      servedBytes: 0,
-      url: '',
-      lastError: '',
-      failures: [],
-    },
+    report: { ...emptyReport, clock: Date.now() },
   }
   const envelope = (await link.lease(request)) as { readonly payload: string }
   return JSON.parse(Buffer.from(envelope.payload, 'base64').toString('utf8')) as Lease

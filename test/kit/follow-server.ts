@@ -6,7 +6,8 @@ import type { FeedServer } from './feed-server.ts'
 import { createRecordingLog, type LogLine } from './http-server.ts'
 import { tempFolder } from './temp.ts'
 
-const emptyReport: EdgeReport = {
+/** Of an edge that has done nothing yet. */
+export const emptyReport: EdgeReport = {
   version: '0',
   clock: 0,
   cacheBytes: 0,
