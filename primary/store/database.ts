@@ -10,8 +10,8 @@ import { up as replication } from './migrations/0006-replication.ts'
 import { up as peers } from './migrations/0007-peers.ts'
 import { up as edgePulls } from './migrations/0008-edge-pulls.ts'
 import { up as keys } from './migrations/0009-keys.ts'
-import { up as edgeStanding } from './migrations/0012-edge-standing.ts'
 import { up as preheats } from './migrations/0010-preheats.ts'
+import { up as edgeStanding } from './migrations/0012-edge-standing.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -63,8 +63,8 @@ const migrations = {
   '0007-peers': { up: peers },
   '0008-edge-pulls': { up: edgePulls },
   '0009-keys': { up: keys },
-  '0012-edge-standing': { up: edgeStanding },
   '0010-preheats': { up: preheats },
+  '0012-edge-standing': { up: edgeStanding },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */

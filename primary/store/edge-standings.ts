@@ -88,16 +88,8 @@ export function createEdgeStandings(records: Records) {
     /** Ends an edge for good: its secret and certificate count no more. Returns false when there is none. */
     async revoke(id: string, { actor, now }: Deed): Promise<boolean> {
       const isDone = await within(id, async (trx, { state }) => {
-        // Said again by whoever was not answered.
-        if (state === 'revoked') return true
-        await trx
-          .updateTable('edges')
-          .set({ suspended: true, revoked_at: now, updated_at: now })
-          .where('id', '=', id)
-          .execute()
-        const description = 'revoked'
-        await appendAudit(trx, edgeAudit({ actor, operation: 'delete', id, description }), now)
-        await appendEvents(trx, [{ type: 'edge-deleted', edgeId: id }], now)
+        // Else it is said again by whoever was not answered.
+        if (state !== 'revoked') await revokeIn(trx, id, { actor, now, description: 'revoked' })
         return true
       })
       return isDone === true
@@ -115,32 +107,69 @@ export function createEdgeStandings(records: Records) {
             'CONFLICT',
             `the edge ${id} is not revoked: revoke it first ('outport edges revoke ${id}'), or drain it and let it be`,
           )
-        await trx.deleteFrom('edge_states').where('edge_id', '=', id).execute()
-        await trx.deleteFrom('edge_pulls').where('edge_id', '=', id).execute()
-        await trx
-          .updateTable('edges')
-          .set({
-            deleted_at: now,
-            deletion_id: randomUUID(),
-            // Should the configuration name it again, it begins anew.
-            suspended: false,
-            draining: false,
-            revoked_at: null,
-            standing_reason: '',
-            public_key: null,
-            peer_url: '',
-            updated_at: now,
-          })
-          .where('id', '=', id)
-          .execute()
-        const description = 'forgotten'
-        await appendAudit(trx, edgeAudit({ actor, operation: 'delete', id, description }), now)
-        await appendEvents(trx, [{ type: 'edge-deleted', edgeId: id }], now)
+        await forgetIn(trx, id, { actor, now, description: 'forgotten' })
         return true
       })
       return isDone === true
     },
   }
+}
+
+interface EndingDeed extends Deed {
+  /** For the audit log. */
+  readonly description: string
+}
+
+/** Ends an edge for good, in the transaction that decided it. */
+export async function revokeIn(
+  trx: Transaction<Schema>,
+  id: string,
+  deed: EndingDeed,
+): Promise<void> {
+  const { now } = deed
+  await trx
+    .updateTable('edges')
+    .set({ suspended: true, revoked_at: now, updated_at: now })
+    .where('id', '=', id)
+    .execute()
+  await tellOfEnd(trx, id, deed)
+}
+
+/** Takes an edge off the list, in the transaction that decided it. */
+export async function forgetIn(
+  trx: Transaction<Schema>,
+  id: string,
+  deed: EndingDeed,
+): Promise<void> {
+  const { now } = deed
+  await trx.deleteFrom('edge_states').where('edge_id', '=', id).execute()
+  await trx.deleteFrom('edge_pulls').where('edge_id', '=', id).execute()
+  await trx
+    .updateTable('edges')
+    .set({
+      deleted_at: now,
+      deletion_id: randomUUID(),
+      // Should the configuration name it again, it begins anew.
+      suspended: false,
+      draining: false,
+      revoked_at: null,
+      standing_reason: '',
+      public_key: null,
+      peer_url: '',
+      updated_at: now,
+    })
+    .where('id', '=', id)
+    .execute()
+  await tellOfEnd(trx, id, deed)
+}
+
+async function tellOfEnd(
+  trx: Transaction<Schema>,
+  id: string,
+  { actor, now, description }: EndingDeed,
+): Promise<void> {
+  await appendAudit(trx, edgeAudit({ actor, operation: 'delete', id, description }), now)
+  await appendEvents(trx, [{ type: 'edge-deleted', edgeId: id }], now)
 }
 
 interface StandingColumns {

@@ -6,8 +6,8 @@ import type { LogHead, LogPlace } from '../../shared/replication/chain.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { StoreRecords } from './blobs.ts'
 import type { Records } from './database.ts'
+import { forgetIn, revokeIn } from './edge-standings.ts'
 import { appendRosterEvent, edgeAudit } from './edges.ts'
-import { appendEvents } from './outbox.ts'
 import type { Schema } from './schema.ts'
 
 /** How far the log is known to have been, and who shows it. */
@@ -25,7 +25,8 @@ export interface LogState extends LogPlace {
 
 /** What is kept beside the blobs, where a restored database does not reach. */
 interface Mark extends LogHead {
-  /** Edges that were revoked, and those that were suspended: a database from before does not know it. */
+  /** Edges that were forgotten, revoked and suspended: a database from before does not know it. */
+  readonly forgotten: readonly string[]
   readonly revoked: readonly string[]
   readonly suspended: readonly string[]
 }
@@ -181,12 +182,12 @@ async function passOver(
   for (const [table, [column, count]] of Object.entries(skippedIds))
     await sql`SELECT setval(s.name, nextval(s.name) + ${count}::bigint)
       FROM (SELECT pg_get_serial_sequence(${table}, ${column})::regclass AS name) s`.execute(trx)
-  const { revoked = [], suspended = [] } = mark ?? {}
+  const { forgotten = [], revoked = [], suspended = [] } = mark ?? {}
   const live = async (ids: readonly string[]) => {
     if (ids.length === 0) return []
     const rows = await trx
       .selectFrom('edges')
-      .select(['id', 'suspended'])
+      .select(['id', 'suspended', 'revoked_at'])
       .where('id', 'in', ids)
       .where('deleted_at', 'is', null)
       .execute()
@@ -194,11 +195,9 @@ async function passOver(
   }
   const actor = { username: '', address: '' }
   const description = 'as before the database was restored'
-  for (const { id } of await live(revoked)) {
-    await trx.updateTable('edges').set({ deleted_at: now }).where('id', '=', id).execute()
-    await appendAudit(trx, edgeAudit({ actor, operation: 'delete', id, description }), now)
-    await appendEvents(trx, [{ type: 'edge-deleted', edgeId: id }], now)
-  }
+  for (const { id } of await live(forgotten)) await forgetIn(trx, id, { actor, now, description })
+  for (const { id, revoked_at: at } of await live(revoked))
+    if (at === null) await revokeIn(trx, id, { actor, now, description })
   for (const { id, suspended: isSuspended } of await live(suspended)) {
     if (isSuspended) continue
     await trx.updateTable('edges').set({ suspended: true }).where('id', '=', id).execute()
@@ -210,13 +209,23 @@ async function passOver(
 async function formatMark(trx: Transaction<Schema>, { epoch, seq, hash }: Head): Promise<Buffer> {
   const rows = await trx
     .selectFrom('edges')
-    .select(['id', 'suspended', 'deleted_at'])
+    .select(['id', 'suspended', 'revoked_at', 'deleted_at'])
     .where(({ or, eb }) => or([eb('suspended', '=', true), eb('deleted_at', 'is not', null)]))
     .orderBy('id')
     .execute()
-  const revoked = rows.filter(({ deleted_at: at }) => at !== null).map(({ id }) => id)
-  const suspended = rows.filter(({ deleted_at: at }) => at === null).map(({ id }) => id)
-  const mark = { epoch, seq, hash: hash.toString('hex'), revoked, suspended }
+  const forgotten = rows.filter((row) => row.deleted_at !== null)
+  const listed = rows.filter((row) => row.deleted_at === null)
+  const revoked = listed.filter((row) => row.revoked_at !== null)
+  const suspended = listed.filter((row) => row.revoked_at === null)
+  const idsOf = (edges: typeof rows) => edges.map(({ id }) => id)
+  const mark = {
+    epoch,
+    seq,
+    hash: hash.toString('hex'),
+    forgotten: idsOf(forgotten),
+    revoked: idsOf(revoked),
+    suspended: idsOf(suspended),
+  }
   return Buffer.from(`${JSON.stringify(mark)}\n`)
 }
 
@@ -230,6 +239,7 @@ function readMark(value: Buffer): Mark {
         epoch,
         seq,
         hash: Buffer.from(hash, 'hex'),
+        forgotten: stringsIn(mark['forgotten']),
         revoked: stringsIn(mark['revoked']),
         suspended: stringsIn(mark['suspended']),
       }

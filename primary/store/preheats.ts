@@ -150,7 +150,7 @@ export function createPreheats(records: Records) {
       return rows.map(readPreheat)
     },
 
-    /** What these edges last said, by their ids; one that is gone is left out. */
+    /** What these edges last said, by their ids; one that is gone or revoked is left out. */
     async edges(ids: readonly string[]): Promise<ReadonlyMap<string, PreheatingEdge>> {
       const rows = await records
         .selectFrom('edges')
@@ -159,6 +159,7 @@ export function createPreheats(records: Records) {
         .select(sql<readonly PreheatReport[] | null>`s.report -> 'preheats'`.as('reports'))
         .where('edges.id', '=', sql<string>`ANY(${ids}::text[])`)
         .where('edges.deleted_at', 'is', null)
+        .where('edges.revoked_at', 'is', null)
         .execute()
       return new Map(
         rows.map(({ id, scope, suspended, seen_at: seenAt, reports }) => [

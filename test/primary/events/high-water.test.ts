@@ -4,6 +4,7 @@ import { sql } from 'kysely'
 import { startHighWater } from '../../../primary/events/high-water.ts'
 import { createPlaceCheck } from '../../../primary/events/shown-place.ts'
 import type { StoreRecords } from '../../../primary/store/blobs.ts'
+import { createEdgeStandings } from '../../../primary/store/edge-standings.ts'
 import { createEdges } from '../../../primary/store/edges.ts'
 import { createEvents } from '../../../primary/store/events.ts'
 import { createLogMarks } from '../../../primary/store/log-mark.ts'
@@ -95,7 +96,7 @@ test('a database that is older than the mark is seen before anything is numbered
   const stand = await createStand(t)
   const { records, marks, events, logKey } = stand
   const rights = { scope: '*' as const, acceptsPeople: false }
-  for (const id of ['gone', 'held'])
+  for (const id of ['gone', 'held', 'ended'])
     await createEdges(records).put(
       { id, name: id, ...rights },
       { secretHash: '', keepsKey: false, now: new Date() },
@@ -109,10 +110,14 @@ test('a database that is older than the mark is seen before anything is numbered
     .where('id', '=', 'gone')
     .execute()
   await records.updateTable('edges').set({ suspended: true }).where('id', '=', 'held').execute()
+  await createEdgeStandings(records).revoke('ended', deed)
   assert.equal((await marks.check(new Date())).behind, undefined)
 
   await stand.goBackTo(backup)
-  await records.updateTable('edges').set({ deleted_at: null, suspended: false }).execute()
+  await records
+    .updateTable('edges')
+    .set({ deleted_at: null, suspended: false, revoked_at: null })
+    .execute()
   const highWater = await stand.start()
   assert.deepEqual(
     { ...highWater.behind(), since: '' },
@@ -128,14 +133,20 @@ test('a database that is older than the mark is seen before anything is numbered
   assert.ok(Number(rows[0]?.id) > 1_000_000)
   const edges = await records
     .selectFrom('edges')
-    .select(['id', 'deleted_at', 'suspended'])
+    .select(['id', 'deleted_at', 'suspended', 'revoked_at'])
     .orderBy('id')
     .execute()
   assert.deepEqual(
-    edges.map(({ id, deleted_at: at, suspended }) => [id, at !== null, suspended]),
+    edges.map(({ id, deleted_at: at, suspended, revoked_at: revokedAt }) => [
+      id,
+      at !== null,
+      suspended,
+      revokedAt !== null,
+    ]),
     [
-      ['gone', true, false],
-      ['held', false, true],
+      ['ended', false, true, true],
+      ['gone', true, false, false],
+      ['held', false, true, false],
     ],
   )
 
