@@ -13,7 +13,7 @@ import type { Robots } from '../store/robots.ts'
 import type { Enrolment } from './enrolment.ts'
 import { exposureOf } from './exposure.ts'
 import type { EdgeAtWork, Inventory } from './inventory.ts'
-import { standingRoutes } from './standing-routes.ts'
+import { noSuchEdge, standingRoutes } from './standing-routes.ts'
 import { edgeConditions, type EdgeStatus } from './status.ts'
 
 export interface EdgeRouteDeps {
@@ -201,7 +201,7 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
   }
   const answerWith = async (edge: Edge | undefined) => {
     if (edge === undefined) throw noSuchEdge()
-    return { status: 200, body: await show(edge) }
+    return { status: 200, body: await show(edge) } as const
   }
 
   api.route({
@@ -312,7 +312,7 @@ export function edgeRoutes(api: AdminApi, deps: EdgeRouteDeps): void {
     standings: deps.standings,
     deedOf: (admitted) => deedOf(deps, admitted),
     model: edgeModel,
-    show,
+    answerWith,
   })
 }
 
@@ -470,8 +470,4 @@ function showToken(token: JoinToken, names: Names) {
     expires_at: token.expiresAt.toISOString(),
     ...(token.edgeId !== undefined && { edge_id: token.edgeId }),
   }
-}
-
-function noSuchEdge(): ApiError {
-  return new ApiError('NOT_FOUND', 'there is no such edge')
 }

@@ -12,7 +12,10 @@ export interface StandingRouteDeps {
   readonly deedOf: (admitted: Admitted) => Deed
   /** An edge as the API shows it. */
   readonly model: TSchema
-  readonly show: (edge: Edge) => Promise<object>
+  /** @throws ApiError NOT_FOUND of none */
+  readonly answerWith: (
+    edge: Edge | undefined,
+  ) => Promise<{ readonly status: 200; readonly body: object }>
 }
 
 const tag = 'edge'
@@ -27,7 +30,7 @@ const summaries = {
 /** What becomes of edges: they leave, get nothing for now, come back, end, and are forgotten. */
 export function standingRoutes(
   api: AdminApi,
-  { standings, deedOf, model, show }: StandingRouteDeps,
+  { standings, deedOf, model, answerWith }: StandingRouteDeps,
 ): void {
   for (const action of ['suspend', 'drain', 'resume'] as const) {
     api.route({
@@ -39,9 +42,7 @@ export function standingRoutes(
       params: byId,
       responses: { 200: model },
       handle: async ({ params, admitted }) => {
-        const edge = await standings[action](params.edge_id, deedOf(admitted))
-        if (edge === undefined) throw noSuchEdge()
-        return { status: 200, body: await show(edge) }
+        return answerWith(await standings[action](params.edge_id, deedOf(admitted)))
       },
     })
   }
@@ -76,6 +77,6 @@ export function standingRoutes(
   })
 }
 
-function noSuchEdge(): ApiError {
+export function noSuchEdge(): ApiError {
   return new ApiError('NOT_FOUND', 'there is no such edge')
 }

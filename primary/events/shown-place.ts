@@ -1,7 +1,7 @@
 import type { KeyObject } from 'node:crypto'
 import { ApiError } from '../../shared/api/errors.ts'
 import { isRecord } from '../../shared/config/parse.ts'
-import type { LogHead, LogPlace } from '../../shared/replication/chain.ts'
+import { isAfter, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'
 import { openStatement, StatementError, statementTypes } from '../../shared/trust/statement.ts'
@@ -46,10 +46,6 @@ export function createPlaceCheck({ highWater, trust, isFed, place }: PlaceCheckD
         { headers: { 'Retry-After': '30' } },
       )
   }
-}
-
-function isAfter(one: LogPlace, other: LogPlace): boolean {
-  return one.epoch > other.epoch || (one.epoch === other.epoch && one.seq > other.seq)
 }
 
 /** Undefined for what no key of the log signed. */

@@ -72,13 +72,12 @@ export function createCatalog(records: Records) {
       readonly total: number
     }> {
       const query = applyFilters(select().where(ofProjects(projects)), filters)
-      const { rows, total } = await readPage(query, {
+      return readPage(query, {
         sorts,
         page,
         last: { column: 'r.name', descending: false },
         select: (sorted) => sorted.select(columns),
       })
-      return { rows, total }
     },
 
     /** A repository of that project by its whole name. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { sql, type Transaction } from 'kysely'
-import { headerHash, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
+import { headerHash, isAfter, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
 import type { EventBody, EventStream } from '../../shared/replication/events.ts'
 import type { Envelope } from '../../shared/trust/statement.ts'
 import type { Records } from './database.ts'
@@ -73,7 +73,7 @@ export function createEvents(records: Records) {
           )
           .forUpdate()
           .executeTakeFirstOrThrow()
-        if (head.behind !== null || isBehind(head, known))
+        if (head.behind !== null || (known !== undefined && isAfter(known, head)))
           return { moved: 0, full: false, held: true }
         // A statement of its own, after the lock: it sees all that was committed while we waited for it.
         const rows = await trx
@@ -213,11 +213,6 @@ export function createEvents(records: Records) {
       })
     },
   }
-}
-
-function isBehind(head: LogPlace, known: LogPlace | undefined): boolean {
-  if (known === undefined) return false
-  return head.epoch < known.epoch || (head.epoch === known.epoch && head.seq < known.seq)
 }
 
 interface OutboxRow {

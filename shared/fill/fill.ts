@@ -370,7 +370,7 @@ export class Fill implements FollowedFill {
   /** One round: fetches what is missing until the front has reached the end. */
   async #fillOnce(): Promise<Digest> {
     const { signal } = this.#controller
-    if (this.#spread !== undefined) await this.#spreadOut()
+    await this.#spreadOut()
     while (this.#frontier?.done !== true) {
       signal.throwIfAborted()
       const run = this.#store === undefined ? wholeBlob : this.#store.pieces.missingRun()

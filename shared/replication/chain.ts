@@ -8,6 +8,11 @@ export interface LogPlace {
   readonly seq: number
 }
 
+/** Whether a place is later than another: in the log, or in a later one. */
+export function isAfter(one: LogPlace, other: LogPlace): boolean {
+  return one.epoch > other.epoch || (one.epoch === other.epoch && one.seq > other.seq)
+}
+
 /** The log up to a place: its hash covers every header before it. */
 export interface LogHead extends LogPlace {
   /** Of the last header; zeros before the first. 32 bytes. */

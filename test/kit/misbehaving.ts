@@ -29,6 +29,8 @@ export interface Mirror {
   recovers(path: string, content: Buffer): Promise<Received>
   /** Waits for the fills to end, and fails if anything of them was kept. */
   keptNothing(): Promise<void>
+  /** Waits until one blob is held. */
+  kept(): Promise<void>
 }
 
 export interface MirrorOptions {
@@ -82,6 +84,12 @@ export async function startMirror(
         const got = await pull(path)
         return got.status === 200 && got.isWhole && got.body.equals(content) && got
       }),
+    async kept() {
+      await waitFor(
+        'one blob to be kept',
+        async () => (await started.metric('outport_edge_cache_blobs')) === 1,
+      )
+    },
     async keptNothing() {
       await waitFor('the fills to end', async () => {
         return (await started.metric('outport_edge_fills_running')) === 0

@@ -243,8 +243,9 @@ describe('in the middle of a blob', { concurrency: 4 }, () => {
       mirror.upstream.fault({ ...rule, times: 1 }, { cutAt: mebibyte })
       const heal = mirror.upstream.fault(rule, fault)
       assertCut(await mirror.pull(path))
-      // Where sizes differ all of it is asked for anew, and may have come, and been proved, by now.
-      if (what !== 'another size') await mirror.keptNothing()
+      // Where sizes differ all of it is asked for anew, and is proved.
+      if (what === 'another size') await mirror.kept()
+      else await mirror.keptNothing()
       heal()
       await mirror.recovers(path, content)
     })
