@@ -1,7 +1,6 @@
 import { Level, type BatchOperation } from 'level'
 import { LRUCache } from 'lru-cache'
 import type { Digest } from '../../shared/oci/digest.ts'
-import type { LogHead } from '../../shared/replication/chain.ts'
 import {
   projectOfStream,
   streamOfText,
@@ -9,10 +8,35 @@ import {
   type EventStream,
   type PreheatFact,
   type RosterEdge,
-  type RuleFact,
 } from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
-import type { Envelope } from '../../shared/trust/statement.ts'
+import {
+  edgeKey,
+  entriesOf,
+  followedKey,
+  heldTagKey,
+  isGuarding,
+  isOf,
+  keys,
+  knownBefore,
+  manifestKey,
+  nameKey,
+  notYet,
+  preheatKey,
+  projectKey,
+  rangeOf,
+  readCursor,
+  repositoryKey,
+  ruleKey,
+  selectionKey,
+  storedCursor,
+  tagKey,
+  type KnownRule,
+  type RecordedHead,
+  type RecordedTag,
+  type StreamRecord,
+  type TagStatement,
+} from './statement-records.ts'
 import { createTurns } from './turns.ts'
 
 /** An event of a stream that this edge may read, as the log tells it. */
@@ -24,26 +48,6 @@ export interface KnownEvent {
   /** When it became true, in epoch ms by the primary's clock. */
   readonly at: number
   readonly fact: EventFact
-}
-
-/** Where a tag points, and the event that the primary knew when it said so. */
-export interface TagStatement {
-  readonly digest: Digest
-  readonly seq: number
-}
-
-/** A tag as it is recorded. */
-export interface RecordedTag extends TagStatement {
-  /** What rules make of it is known once they have been followed up to this event; absent: it is. */
-  readonly unfollowed?: number
-  /** What it named when that was last known of it. */
-  readonly before?: Digest
-}
-
-/** A rule, and since when it says what it does of tags. */
-export interface KnownRule extends RuleFact {
-  /** Tags that moved up to this event it does not hold back; absent: 0. */
-  readonly since?: number
 }
 
 /** A manifest that a rule brings to its edges. */
@@ -61,22 +65,6 @@ export interface Selection {
 export interface ProjectStatement {
   readonly name: string
   readonly public: boolean
-}
-
-/** Where a stream's state stands. */
-interface StreamRecord {
-  /** Of the log that told it; what another one tells is fetched whole. */
-  readonly epoch?: number
-  /** Tells its keys from those of a state before. */
-  readonly generation: number
-  /** Its state holds all up to this event. */
-  readonly base: number
-  /** Bodies that it holds already, though they are numbered later. */
-  readonly ahead: readonly string[]
-  /** The project is gone: so is all that was said in it. */
-  readonly gone?: boolean
-  /** The log does not reach back to it: it stands until a snapshot takes its place. */
-  readonly stale?: boolean
 }
 
 /** What a stream's state was when the primary signed it. */
@@ -141,12 +129,6 @@ export interface Statements {
   close(): Promise<void>
 }
 
-/** Where the log is, and by what that is shown to who does not know it any more. */
-export interface RecordedHead extends LogHead {
-  /** As a key of the log signed it. */
-  readonly proof?: Envelope
-}
-
 /** Subjects whose tokens lost their worth, and when. */
 export type Revoked = ReadonlyMap<string, number>
 
@@ -158,28 +140,6 @@ export interface TagPlace {
 
 type Database = Level<string, unknown>
 type Operation = BatchOperation<Database, string, unknown>
-
-const keys = {
-  cursor: 'c!cursor',
-  current: 'c!current',
-  stream: (stream: string) => `s!${stream}`,
-  revoked: (subject: string) => `v!${subject}`,
-  /** All of a stream's state. */
-  state: (stream: string, generation: number) => `x!${stream}!${generation}!`,
-} as const
-// Behind a state's prefix. '!' is in no name, and sorts below all that is.
-const project = 'i'
-const followed = 'f'
-const name = (text: string) => `n!${text}`
-const repository = (id: number) => `r!${id}`
-const tagKey = (id: number, tag: string) => `t!${id}!${tag}`
-const manifest = (id: number, digest: string) => `m!${id}!${digest}`
-const edge = (id: string) => `e!${id}`
-const rule = (id: number) => `u!${id}`
-const selection = (ruleId: number, repositoryId: number, digest: string) =>
-  `z!${ruleId}!${repositoryId}!${digest}`
-const preheat = (id: number) => `p!${id}`
-const heldTag = (id: number, tag: string) => `y!${id}!${tag}`
 
 const writeEvery = 1000
 /** Records that are held in memory: a tag that is asked for needs three. */
@@ -224,12 +184,11 @@ export async function openStatements(folder: string): Promise<Statements> {
     hot.set(prefix + key, { value })
     return value
   }
-  const readFollowed = (): number => (read('system', followed) as number | undefined) ?? 0
+  const readFollowed = (): number => (read('system', followedKey) as number | undefined) ?? 0
   const list = async <Value>(stream: EventStream, kind: string): Promise<readonly Value[]> => {
     const prefix = prefixOf(stream)
     if (prefix === undefined) return []
-    const range = { gt: `${prefix}${kind}!`, lt: `${prefix}${kind}"` }
-    return (await level.values(range).all()) as readonly Value[]
+    return (await level.values(rangeOf(prefix, kind)).all()) as readonly Value[]
   }
   /** Made when it is asked for; forgotten when a project, or a whole state, changes. */
   let projectIds: ReadonlyMap<string, number> | undefined
@@ -237,7 +196,7 @@ export async function openStatements(folder: string): Promise<Statements> {
     const ids = new Map<string, number>()
     for (const [stream, { gone }] of records) {
       const known =
-        gone === true ? undefined : (read(stream, project) as ProjectStatement | undefined)
+        gone === true ? undefined : (read(stream, projectKey) as ProjectStatement | undefined)
       const projectId = projectOfStream(stream)
       if (known !== undefined && projectId !== undefined) ids.set(known.name, projectId)
     }
@@ -311,33 +270,32 @@ export async function openStatements(folder: string): Promise<Statements> {
         const begin = `${prefix}${kind}!`
         for (const key of changed.keys())
           if (key.startsWith(begin)) remove(key.slice(prefix.length))
-        const range = { gt: begin, lt: `${prefix}${kind}"` }
-        for await (const key of level.keys(range)) remove(key.slice(prefix.length))
+        for await (const key of level.keys(rangeOf(prefix, kind))) remove(key.slice(prefix.length))
       }
       const { fact, seq } = event
       switch (fact.type) {
         case 'project':
-          put(project, { name: fact.name, public: fact.public })
+          put(projectKey, { name: fact.name, public: fact.public })
           break
         case 'project-deleted':
           changedRecords.set(event.stream, { ...record, gone: true })
           break
         case 'repository':
-          put(name(fact.name), fact.repositoryId)
-          put(repository(fact.repositoryId), fact.name)
+          put(nameKey(fact.name), fact.repositoryId)
+          put(repositoryKey(fact.repositoryId), fact.name)
           break
         case 'repository-deleted':
-          if (now(name(fact.name)) === fact.repositoryId) remove(name(fact.name))
-          remove(repository(fact.repositoryId))
+          if (now(nameKey(fact.name)) === fact.repositoryId) remove(nameKey(fact.name))
+          remove(repositoryKey(fact.repositoryId))
           await removeAll(`t!${fact.repositoryId}`)
           await removeAll(`m!${fact.repositoryId}`)
           await removeAll(`y!${fact.repositoryId}`)
           break
         case 'manifest':
-          put(manifest(fact.repositoryId, fact.digest), seq)
+          put(manifestKey(fact.repositoryId, fact.digest), seq)
           break
         case 'manifest-deleted':
-          remove(manifest(fact.repositoryId, fact.digest))
+          remove(manifestKey(fact.repositoryId, fact.digest))
           break
         case 'tag':
         case 'tag-deleted': {
@@ -355,42 +313,41 @@ export async function openStatements(folder: string): Promise<Statements> {
         }
         case 'preheat': {
           const { type: _, ...preheatFact } = fact
-          const range = { gt: `${prefix}p!`, lt: `${prefix}p"` }
-          for await (const [key, value] of level.iterator(range))
+          for await (const [key, value] of level.iterator(rangeOf(prefix, 'p')))
             if ((value as PreheatFact).until < event.at) remove(key.slice(prefix.length))
-          put(preheat(fact.preheatId), preheatFact)
+          put(preheatKey(fact.preheatId), preheatFact)
           break
         }
         case 'preheat-ended':
-          remove(preheat(fact.preheatId))
+          remove(preheatKey(fact.preheatId))
           break
         case 'rules-followed':
           followedUpTo = Math.max(followedUpTo, fact.seq)
-          put(followed, followedUpTo)
+          put(followedKey, followedUpTo)
           break
         case 'edge': {
           const { type: _, ...rosterEdge } = fact
-          put(edge(fact.edgeId), rosterEdge)
+          put(edgeKey(fact.edgeId), rosterEdge)
           break
         }
         case 'edge-deleted':
-          remove(edge(fact.edgeId))
+          remove(edgeKey(fact.edgeId))
           break
         case 'rule': {
           const { type: _, ...ruleFact } = fact
-          const before = now(rule(fact.ruleId)) as KnownRule | undefined
+          const before = now(ruleKey(fact.ruleId)) as KnownRule | undefined
           const since = isGuarding(before) ? (before?.since ?? 0) : seq
-          put(rule(fact.ruleId), { ...ruleFact, since })
+          put(ruleKey(fact.ruleId), { ...ruleFact, since })
           break
         }
         case 'rule-deleted':
-          remove(rule(fact.ruleId))
+          remove(ruleKey(fact.ruleId))
           break
         case 'selected':
-          put(selection(fact.ruleId, fact.repositoryId, fact.digest), { seq })
+          put(selectionKey(fact.ruleId, fact.repositoryId, fact.digest), { seq })
           break
         case 'unselected':
-          remove(selection(fact.ruleId, fact.repositoryId, fact.digest))
+          remove(selectionKey(fact.ruleId, fact.repositoryId, fact.digest))
           break
         default:
         // Of others it is enough that they were told.
@@ -426,15 +383,16 @@ export async function openStatements(folder: string): Promise<Statements> {
       return record !== undefined && isOf(record, cursor?.epoch)
     },
     isGone: (projectId) => records.get(projectStream(projectId))?.gone === true,
-    project: (projectId) => read(projectStream(projectId), project) as ProjectStatement | undefined,
+    project: (projectId) =>
+      read(projectStream(projectId), projectKey) as ProjectStatement | undefined,
     projectIdOf(text) {
       projectIds ??= readProjectIds()
       return projectIds.get(text)
     },
     repositoryId: (projectId, text) =>
-      read(projectStream(projectId), name(text)) as number | undefined,
+      read(projectStream(projectId), nameKey(text)) as number | undefined,
     repositoryName: (projectId, id) =>
-      read(projectStream(projectId), repository(id)) as string | undefined,
+      read(projectStream(projectId), repositoryKey(id)) as string | undefined,
     tag(projectId, repositoryId, tag) {
       const known = read(projectStream(projectId), tagKey(repositoryId, tag)) as
         Partial<RecordedTag> | undefined
@@ -444,8 +402,8 @@ export async function openStatements(folder: string): Promise<Statements> {
       return readFollowed()
     },
     hasManifest: (projectId, repositoryId, digest) =>
-      read(projectStream(projectId), manifest(repositoryId, digest)) !== undefined,
-    edge: (edgeId) => read('system', edge(edgeId)) as RosterEdge | undefined,
+      read(projectStream(projectId), manifestKey(repositoryId, digest)) !== undefined,
+    edge: (edgeId) => read('system', edgeKey(edgeId)) as RosterEdge | undefined,
     edges: () => list<RosterEdge>('system', 'e'),
     rules: () => list<KnownRule>('system', 'u'),
     async preheats() {
@@ -460,8 +418,7 @@ export async function openStatements(folder: string): Promise<Statements> {
         const prefix = prefixOf(stream)
         const projectId = projectOfStream(stream)
         if (gone === true || prefix === undefined || projectId === undefined) continue
-        const range = { gt: `${prefix}z!`, lt: `${prefix}z"` }
-        for await (const [key, value] of level.iterator(range)) {
+        for await (const [key, value] of level.iterator(rangeOf(prefix, 'z'))) {
           const [, ruleId, repositoryId, digest] = key.slice(prefix.length).split('!')
           const { seq, isHeld } = value as { readonly seq: number; readonly isHeld?: boolean }
           yield {
@@ -479,7 +436,7 @@ export async function openStatements(folder: string): Promise<Statements> {
       inTurn(async () => {
         const prefix = prefixOf(projectStream(projectId))
         if (prefix === undefined) return
-        const key = prefix + selection(ruleId, repositoryId, digest)
+        const key = prefix + selectionKey(ruleId, repositoryId, digest)
         // It may have been unselected meanwhile.
         if (level.getSync(key) === undefined) return
         const operations: Operation[] = [{ type: 'put', key, value: { seq, isHeld: true } }]
@@ -489,14 +446,14 @@ export async function openStatements(folder: string): Promise<Statements> {
           lt: `${tags.slice(0, -1)}"`,
         })) {
           if ((value as Partial<TagStatement>).digest !== digest) continue
-          const key = prefix + heldTag(repositoryId, tag.slice(tags.length))
+          const key = prefix + heldTagKey(repositoryId, tag.slice(tags.length))
           operations.push({ type: 'put', key, value: digest })
         }
         await level.batch(operations)
         for (const { key } of operations) hot.delete(key)
       }),
     heldTag: (projectId, repositoryId, tag) =>
-      read(projectStream(projectId), heldTag(repositoryId, tag)) as Digest | undefined,
+      read(projectStream(projectId), heldTagKey(repositoryId, tag)) as Digest | undefined,
     apply: (events, head, revoked = new Map()) => inTurn(() => applyNow(events, { head, revoked })),
     revokedAt: (subject) => revocations.get(subject),
     putTag: ({ projectId, repositoryId, tag }, statement) =>
@@ -525,8 +482,7 @@ export async function openStatements(folder: string): Promise<Statements> {
       let waiting: Operation[] = []
       /** What the primary itself stated of a tag after the snapshot was made. */
       const keepNewer = async (before: string, seq: number): Promise<void> => {
-        const range = { gt: `${before}t!`, lt: `${before}t"` }
-        for await (const [key, value] of level.iterator(range))
+        for await (const [key, value] of level.iterator(rangeOf(before, 't')))
           if ((value as { readonly seq: number }).seq > seq)
             waiting.push({ type: 'put', key: prefix + key.slice(before.length), value })
       }
@@ -534,8 +490,7 @@ export async function openStatements(folder: string): Promise<Statements> {
       const keepWhole = async (before: string): Promise<void> => {
         const lacking = new Set<string>()
         let isSelected = false
-        const selections = { gt: `${before}z!`, lt: `${before}z"` }
-        for await (const [key, value] of level.iterator(selections)) {
+        for await (const [key, value] of level.iterator(rangeOf(before, 'z'))) {
           isSelected = true
           const [, , repositoryId, digest] = key.slice(before.length).split('!')
           if ((value as { readonly isHeld?: boolean }).isHeld !== true)
@@ -544,9 +499,9 @@ export async function openStatements(folder: string): Promise<Statements> {
         if (!isSelected) return
         const keep = (key: string, digest: Digest): void =>
           void waiting.push({ type: 'put', key: `${prefix}y!${key}`, value: digest })
-        for await (const [key, value] of level.iterator({ gt: `${before}y!`, lt: `${before}y"` }))
+        for await (const [key, value] of level.iterator(rangeOf(before, 'y')))
           keep(key.slice(`${before}y!`.length), value as Digest)
-        for await (const [key, value] of level.iterator({ gt: `${before}t!`, lt: `${before}t"` })) {
+        for await (const [key, value] of level.iterator(rangeOf(before, 't'))) {
           const place = key.slice(`${before}t!`.length)
           const digest = knownBefore(value as RecordedTag, readFollowed())
           const now = level.getSync(`${prefix}t!${place}`) as RecordedTag | undefined
@@ -609,63 +564,6 @@ export async function openStatements(folder: string): Promise<Statements> {
       await inTurn(() => level.close())
     },
   }
-}
-
-/** The log has not told of it yet. */
-const notYet = Number.MAX_SAFE_INTEGER
-
-/** What a tag named last of which it is known what rules make of it. */
-function knownBefore(known: RecordedTag | undefined, followedUpTo: number): Digest | undefined {
-  if (known === undefined) return undefined
-  return (known.unfollowed ?? 0) <= followedUpTo ? known.digest : known.before
-}
-
-function isGuarding(known: KnownRule | undefined): boolean {
-  return known?.enabled === true && known.guards !== undefined
-}
-
-function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
-  if ('edge' in line) return [[edge(line.edge.edgeId), line.edge]]
-  if ('ruleFact' in line) return [[rule(line.ruleFact.ruleId), line.ruleFact]]
-  if ('preheat' in line) return [[preheat(line.preheat.preheatId), line.preheat]]
-  if ('rulesFollowed' in line) return [[followed, line.rulesFollowed]]
-  if ('rule' in line) return [[selection(line.rule, line.repository, line.selected), { seq: 0 }]]
-  if ('project' in line) return [[project, { name: line.project, public: line.public }]]
-  if ('name' in line)
-    return [
-      [name(line.name), line.repository],
-      [repository(line.repository), line.name],
-    ]
-  if ('tag' in line) {
-    const { digest, unfollowed } = line
-    const since = unfollowed === 'next' ? notYet : unfollowed
-    const value = { digest, seq: 0, ...(since !== undefined && { unfollowed: since }) }
-    return [[tagKey(line.repository, line.tag), value]]
-  }
-  return [[manifest(line.repository, line.manifest), 0]]
-}
-
-interface StoredCursor extends Omit<RecordedHead, 'hash'> {
-  /** Hex. */
-  readonly hash: string
-}
-
-function storedCursor({ hash, ...head }: RecordedHead): StoredCursor {
-  return { ...head, hash: hash.toString('hex') }
-}
-
-function readCursor(value: unknown): RecordedHead | undefined {
-  if (value === undefined) return undefined
-  const { hash, ...head } = value as StoredCursor
-  return { ...head, hash: Buffer.from(hash, 'hex') }
-}
-
-/** Whether a state is of the log of this epoch; the first one is not written down. */
-function isOf(
-  { epoch: told = 1, stale = false }: StreamRecord,
-  epoch: number | undefined,
-): boolean {
-  return !stale && told === epoch
 }
 
 function ignore(): void {

@@ -1,5 +1,5 @@
 import { matches, parsePattern, type Pattern } from '../../shared/match/doublestar.ts'
-import type { KnownRule } from '../cache/statements.ts'
+import type { KnownRule } from '../cache/statement-records.ts'
 
 /** Which tags are held back until it is known what rules make of them. */
 export interface Guards {

@@ -1,7 +1,8 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { PreheatFact } from '../../shared/replication/events.ts'
 import type { PreheatReport } from '../../shared/replication/lease.ts'
-import type { KnownRule, Selection } from '../cache/statements.ts'
+import type { KnownRule } from '../cache/statement-records.ts'
+import type { Selection } from '../cache/statements.ts'
 
 /** A preheat, and the rule that it is like as long as it lasts. */
 export interface KnownPreheat extends PreheatFact {

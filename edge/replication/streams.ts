@@ -12,7 +12,8 @@ import { createTurns as createFetchTurns } from '../../shared/http/turns.ts'
 import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
-import type { KnownEvent, RecordedHead, SnapshotWriter, Statements } from '../cache/statements.ts'
+import type { RecordedHead } from '../cache/statement-records.ts'
+import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
 import { NewerVersionError } from './newer.ts'
 
 export interface StreamsDeps {

@@ -6,7 +6,8 @@ import type { PrefetchFailure, PreheatReport } from '../../shared/replication/le
 import { isOnPlatform } from '../../shared/replication/platforms.ts'
 import { parseSelector, selects } from '../../shared/replication/selector.ts'
 import type { Origin } from '../cache/cache-index.ts'
-import type { KnownEvent, KnownRule, Selection, Statements } from '../cache/statements.ts'
+import type { KnownRule } from '../cache/statement-records.ts'
+import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
 import { createGuards, type Guards } from './guards.ts'
 import { createPreheats, isPreheat, keyOf, selectionOf } from './preheats.ts'
 
