@@ -3,14 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { openLink, readLines, type PrimaryLink } from '../edge/replication/link.ts'
 import type { LogPlace } from '../shared/replication/chain.ts'
-import {
-  joinPath,
-  parseJoinToken,
-  proveKey,
-  type JoinAnswer,
-} from '../shared/replication/enrolment.ts'
+import { parseJoinToken, proveKey, type JoinAnswer } from '../shared/replication/enrolment.ts'
 import { maxLineBytes, type FeedLine } from '../shared/replication/feed.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../shared/replication/lease.ts'
+import { callApi } from '../test/kit/api.ts'
 import { emptyReport } from '../test/kit/follow-server.ts'
 import type { RegistryClient } from '../test/kit/registry-client.ts'
 
@@ -38,15 +34,8 @@ export async function enrol(
   count: number,
   say: (line: string) => void,
 ): Promise<readonly EnrolledIdleEdge[]> {
-  const post = async (path: string, body: object): Promise<unknown> => {
-    const answer = await primary.request('POST', path, {
-      body: Buffer.from(JSON.stringify(body)),
-      headers: { 'Content-Type': 'application/json' },
-    })
-    if (answer.status !== 201)
-      throw new Error(`${path} was answered ${answer.status}: ${String(answer.body)}`)
-    return answer.json()
-  }
+  const post = async (path: string, body: object): Promise<unknown> =>
+    (await callApi(primary, 'POST', path, body)).json()
   const edges: EnrolledIdleEdge[] = []
   for (let number = 0; number < count; number++) {
     if (number % 250 === 0) say(`${number} of ${count} edges enrolled`)
@@ -54,10 +43,10 @@ export async function enrol(
     const { privateKey, publicKey: own } = await makeKeyPair('rsa', { modulusLength: 2048 })
     const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
     const publicKey = own.export({ type: 'spki', format: 'pem' }).toString()
-    const made = await post('/api/v2.0/edges/tokens', { name, scope: '*' })
+    const made = await post('/edges/tokens', { name, scope: '*' })
     const { id, secret } = parseJoinToken((made as { readonly token: string }).token)
     const proof = proveKey({ tokenId: id, name, publicKey }, privateKey)
-    const answer = await post(joinPath, { token: `${id}.${secret}`, name, publicKey, proof })
+    const answer = await post('/edges/join', { token: `${id}.${secret}`, name, publicKey, proof })
     const { edge, certificate, ca } = answer as JoinAnswer
     edges.push({ id: edge.id, certificate, key, ca })
   }

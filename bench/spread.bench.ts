@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createImage, pushImage } from '../test/kit/images.ts'
 import type { Bench, BenchContext } from './bench.ts'
-import { startNetwork, type Network } from '../test/kit/network.ts'
+import { createRule } from '../test/kit/api.ts'
+import { networkSite, startNetwork, type Network } from '../test/kit/network.ts'
 import type { BenchResult } from './report.ts'
 
 const mib = 2 ** 20
@@ -142,28 +143,11 @@ async function measure(
 
 /** A rule that brings everything to all edges. */
 async function bringAll({ primary }: Network): Promise<void> {
-  const post = async (path: string, body: object): Promise<number> => {
-    const answer = await primary.request('POST', `/api/v2.0${path}`, {
-      body: Buffer.from(JSON.stringify(body)),
-      headers: { 'Content-Type': 'application/json' },
-    })
-    if (answer.status >= 300) throw new Error(`${path}: the primary answered ${answer.status}`)
-    return Number(answer.headers['location']?.split('/').at(-1))
-  }
-  const name = randomBytes(4).toString('hex')
-  const group = await post('/registries', {
-    name,
-    type: 'outport-edges',
-    selector: { sites: ['bench'] },
-  })
-  await post('/replication/policies', {
-    name,
-    dest_registry: { id: group },
-    enabled: true,
-    override: true,
+  await createRule(primary, {
+    name: randomBytes(4).toString('hex'),
+    repositories: 'library/**',
+    sites: [networkSite],
     serve: 'complete',
-    trigger: { type: 'event_based' },
-    filters: [{ type: 'name', value: 'library/**' }],
   })
 }
 

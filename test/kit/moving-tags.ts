@@ -79,7 +79,11 @@ export function createMovingTags(tags: readonly MovingTag[], seed: number): Movi
         assert.ok(blob.body.equals(bytes), `${name}: other bytes of ${repository} ${digest}`)
       else isWhole = false
       if (blob !== undefined && isComplete)
-        assert.equal(blob.status, 200, `${name}: a blob of the complete ${repository} is missing`)
+        assert.equal(
+          blob.status,
+          200,
+          `${name}: a blob of the complete ${repository} is not given: ${String(blob.body)}`,
+        )
     }
     return isWhole
   }
@@ -96,7 +100,8 @@ export function createMovingTags(tags: readonly MovingTag[], seed: number): Movi
     const answer = await ask(client, path)
     // It may have nothing to say for a while; never what is not true.
     if (answer === undefined || answer.status !== 200) {
-      if (last >= 0) assert.notEqual(answer?.status, 404, `${name}: ${path} is gone`)
+      if (last >= 0)
+        assert.notEqual(answer?.status, 404, `${name}: ${path} is gone: ${String(answer?.body)}`)
       return { number: last, isWhole: false }
     }
     const history = histories.get(tag)

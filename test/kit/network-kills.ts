@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { TestContext } from 'node:test'
+import { callApi, createRule } from './api.ts'
 import { waitFor } from './clock.ts'
 import { createMovingTags, type WatchedEdge } from './moving-tags.ts'
-import { startNetwork, type Network, type NetworkProcess } from './network.ts'
+import { networkSite, startNetwork, type Network, type NetworkProcess } from './network.ts'
 import { createRandom } from './random.ts'
 import { createRegistryClient, type RegistryClient } from './registry-client.ts'
 import { tempFolder } from './temp.ts'
@@ -89,28 +90,13 @@ async function disturb(
 
 /** Projects that not everybody may read, a rule for one of them, and who may pull. */
 async function prepare({ primary }: Network): Promise<Network['admin']> {
-  const post = async (path: string, body: object) => {
-    const answer = await primary.request('POST', `/api/v2.0${path}`, {
-      body: Buffer.from(JSON.stringify(body)),
-      headers: { 'Content-Type': 'application/json' },
-    })
-    if (answer.status >= 300) throw new Error(`${path}: ${answer.status} ${String(answer.body)}`)
-    return answer
-  }
+  const post = (path: string, body: object) => callApi(primary, 'POST', path, body)
   for (const project_name of ['whole', 'secret'])
     await post('/projects', { project_name, metadata: { public: 'false' } })
-  const group = await post('/registries', {
-    name: 'site',
-    type: 'outport-edges',
-    selector: { sites: ['site'] },
-  })
-  await post('/replication/policies', {
+  await createRule(primary, {
     name: 'whole',
-    dest_registry: { id: Number(String(group.headers['location']).split('/').at(-1)) },
-    enabled: true,
-    override: true,
-    trigger: { type: 'event_based' },
-    filters: [{ type: 'name', value: 'whole/**' }],
+    repositories: 'whole/**',
+    sites: [networkSite],
     serve: 'complete',
   })
   const access = [{ resource: 'repository', action: 'pull' }]

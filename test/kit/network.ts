@@ -3,13 +3,17 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { withoutOutport } from '../deploy/program.ts'
+import { callApi } from './api.ts'
 import { waitFor } from './clock.ts'
-import { freePort, listening, stopProcess } from './processes.ts'
+import { freePort, isAlive, listening, stopProcess } from './processes.ts'
 import { createRegistryClient, type Credentials, type RegistryClient } from './registry-client.ts'
 
 const launcher = resolve(import.meta.dirname, '../../deploy/launch.mjs')
 const edgeHost = resolve(import.meta.dirname, 'edge-host.ts')
 const hostedPorts = 21_000
+
+/** Where all of its edges are. */
+export const networkSite = 'site'
 
 /** A process of it: `edge-1` is the first edge; `postgres` the primary's own. */
 export type NetworkProcess = 'primary' | 'postgres' | `edge-${number}`
@@ -26,7 +30,7 @@ export interface Network {
   metric(edge: number, name: string, label?: string): Promise<number>
   /** Sends a signal to the process of an edge. */
   signal(edge: number, signal: NodeJS.Signals): void
-  /** The running process. @throws Error when there is none */
+  /** The running process; PostgreSQL is waited for, if the primary starts it again. @throws Error when there is none */
   pidOf(name: NetworkProcess): Promise<number>
   /** Ends it by SIGKILL, and waits for its end. A primary starts its PostgreSQL again by itself. */
   kill(name: NetworkProcess): Promise<void>
@@ -124,10 +128,7 @@ export async function startNetwork({
       processOf === undefined ? id : `host-${processOf(edge)}`,
     )
     for (const [edge, id] of ids.entries()) {
-      await primary.request('PUT', `/api/v2.0/edges/${id}`, {
-        body: Buffer.from(JSON.stringify({ site: 'site' })),
-        headers: { 'Content-Type': 'application/json' },
-      })
+      await callApi(primary, 'PUT', `/edges/${id}`, { site: networkSite })
       // Many that are to be bound only later must not be those of outgoing connections.
       const port = processOf === undefined ? await freePort() : hostedPorts + 2 * edge
       const metricsPort = processOf === undefined ? await freePort() : port + 1
@@ -171,10 +172,8 @@ export async function startNetwork({
       return Number(line?.split(' ').at(-1))
     }
     const pidOf = async (name: NetworkProcess): Promise<number> => {
-      const pid =
-        name === 'postgres'
-          ? Number((await readFile(join(folder, 'primary', postmasterFile), 'utf8')).split('\n')[0])
-          : children.get(name)?.pid
+      if (name === 'postgres') return runningPostmaster(join(folder, 'primary', postmasterFile))
+      const pid = children.get(name)?.pid
       if (pid === undefined) throw new Error(`there is no ${name}`)
       return pid
     }
@@ -217,3 +216,11 @@ export async function startNetwork({
 }
 
 const postmasterFile = 'postgres/cluster/postmaster.pid'
+
+/** One that was killed leaves its file until another one is started in its place, which is waited for. */
+function runningPostmaster(file: string): Promise<number> {
+  return waitFor('a running PostgreSQL', async () => {
+    const pid = Number((await readFile(file, 'utf8').catch(() => '')).split('\n')[0])
+    return pid > 0 && isAlive(pid) && pid
+  })
+}

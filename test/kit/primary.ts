@@ -11,6 +11,7 @@ import type { Records } from '../../primary/store/database.ts'
 import type { Disk } from '../../primary/store/disk.ts'
 import { loadConfig } from '../../shared/config/load.ts'
 import { createLogger } from '../../shared/observability/log.ts'
+import { callApi } from './api.ts'
 import { waitFor } from './clock.ts'
 import { createTestDatabase } from './postgres.ts'
 import {
@@ -107,12 +108,7 @@ export async function startTestPrimary(options: TestPrimaryOptions = {}): Promis
   }
   const api = client(admin)
   const post = async (path: string, body: object): Promise<unknown> => {
-    const answer = await api.request('POST', `/api/v2.0${path}`, {
-      body: Buffer.from(JSON.stringify(body)),
-      headers: { 'Content-Type': 'application/json' },
-    })
-    if (answer.status !== 201)
-      throw new Error(`POST ${path}: ${answer.status} ${String(answer.body)}`)
+    const answer = await callApi(api, 'POST', path, body)
     return answer.body.length === 0 ? undefined : answer.json()
   }
 

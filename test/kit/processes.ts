@@ -48,3 +48,13 @@ async function accepts(port: number): Promise<boolean> {
     socket.destroy()
   }
 }
+
+/** Whether there is such a process. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -15,6 +15,7 @@ import { expectRefusal, expectStatus } from '../conformance/target.ts'
 import { waitFor } from '../kit/clock.ts'
 import { bytesOf, contentOf, createImage, pushBlob, pushImage } from '../kit/images.ts'
 import { startTestPrimary } from '../kit/primary.ts'
+import { isAlive } from '../kit/processes.ts'
 import { createRegistryClient, type ClientOptions } from '../kit/registry-client.ts'
 import { tempFolder } from '../kit/temp.ts'
 
@@ -63,7 +64,7 @@ describe('with an embedded database', () => {
     const pusher = clientOf(t, { baseUrl, credentials: admin, scheme: 'bearer' })
     await pushImage(pusher, 'library/kept', image, 'v1')
     await running.stop(1000)
-    assert.equal(isRunning(postgres), false)
+    assert.equal(isAlive(postgres), false)
     await assert.rejects(fetch(baseUrl))
   })
 
@@ -172,7 +173,7 @@ describe('with an embedded database', () => {
     assert.ok(address !== null && typeof address === 'object')
     const config = configOf(folder, { listeners: [{ port: address.port }] })
     await assert.rejects(start(config), { code: 'EADDRINUSE' })
-    assert.equal(await postgresPid(config).then(isRunning, () => false), false)
+    assert.equal(await postgresPid(config).then(isAlive, () => false), false)
   })
 })
 
@@ -295,13 +296,4 @@ async function postgresPid({ data }: PrimaryConfig): Promise<number> {
   const cluster = join(data, 'postgres', 'cluster')
   const text = await readFile(join(cluster, 'postmaster.pid'), 'utf8')
   return Number(text.split('\n')[0])
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }

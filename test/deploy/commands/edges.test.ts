@@ -10,6 +10,7 @@ import {
   type AdminApiServer,
 } from '../../kit/admin-api-server.ts'
 import { tempFolder } from '../../kit/temp.ts'
+import { adminPassword as password, runAdminCommand } from '../admin-command.ts'
 import { runProgram } from '../program.ts'
 
 let api: AdminApiServer
@@ -54,26 +55,12 @@ before(async (t) => {
   api = await startAdminApiServer(t as TestContext)
 })
 
-const password = 'Planted-Secret-1'
-
 function edges(
   t: TestContext,
   args: readonly string[],
-  {
-    reply,
-    env = { OUTPORT_ADMIN_PASSWORD: password },
-    input = '',
-  }: {
-    readonly reply?: (call: AdminApiCall) => AdminApiReply
-    readonly env?: Readonly<Record<string, string>>
-    readonly input?: string
-  } = {},
+  options: Omit<Parameters<typeof runAdminCommand>[2], 'args'> = {},
 ) {
-  api.replyWith(reply)
-  return runProgram(t, ['deploy/outport.ts', 'edges', ...args, '--primary', api.url], {
-    env,
-    input,
-  })
+  return runAdminCommand(t, api, { args: ['edges', ...args], ...options })
 }
 
 const calls = () => api.calls.map(({ method, path }) => `${method} ${path}`)

@@ -6,7 +6,7 @@ import {
   type AdminApiReply,
   type AdminApiServer,
 } from '../../kit/admin-api-server.ts'
-import { runProgram } from '../program.ts'
+import { runAdminCommand } from '../admin-command.ts'
 
 let api: AdminApiServer
 
@@ -19,11 +19,7 @@ function keys(
   args: readonly string[],
   reply: (call: AdminApiCall) => AdminApiReply = () => ({ body: {} }),
 ) {
-  api.replyWith(reply)
-  return runProgram(t, ['deploy/outport.ts', 'keys', ...args, '--primary', api.url], {
-    env: { OUTPORT_ADMIN_PASSWORD: 'Planted-Secret-1' },
-    input: '',
-  })
+  return runAdminCommand(t, api, { args: ['keys', ...args], reply })
 }
 
 const key = {

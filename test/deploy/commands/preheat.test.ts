@@ -6,7 +6,7 @@ import {
   type AdminApiReply,
   type AdminApiServer,
 } from '../../kit/admin-api-server.ts'
-import { runProgram } from '../program.ts'
+import { runAdminCommand } from '../admin-command.ts'
 
 let api: AdminApiServer
 
@@ -19,9 +19,7 @@ function preheat(
   args: readonly string[],
   reply?: (call: AdminApiCall) => AdminApiReply,
 ) {
-  api.replyWith(reply)
-  const env = { OUTPORT_ADMIN_PASSWORD: 'Planted-Secret-1' }
-  return runProgram(t, ['deploy/outport.ts', 'preheat', ...args, '--primary', api.url], { env })
+  return runAdminCommand(t, api, { args: ['preheat', ...args], reply })
 }
 
 const shown = (status: string) => ({

@@ -7,6 +7,7 @@ import { parseRepositoryName } from '../../../shared/oci/reference.ts'
 import type { RosterEdge } from '../../../shared/replication/events.ts'
 import { createRegistries } from '../../../shared/upstream/registries.ts'
 import { edgeCertificateName } from '../../../shared/trust/pki.ts'
+import { createRosterEdge } from '../../kit/roster-edge.ts'
 
 const repository = parseRepositoryName('secret/app')
 const digest = `sha256:${'a'.repeat(64)}`
@@ -19,16 +20,8 @@ function accessOf({
   readonly takesChildren: boolean
   readonly isFresh?: boolean
 }) {
-  const edge = (edgeId: string, site: string, rest: Partial<RosterEdge> = {}): RosterEdge => ({
-    edgeId,
-    name: edgeId,
-    site,
-    region: '',
-    labels: {},
-    scope: '*',
-    suspended: false,
-    ...rest,
-  })
+  const edge = (edgeId: string, site: string, rest: Partial<RosterEdge> = {}) =>
+    createRosterEdge({ edgeId, site, ...rest })
   const roster = [
     edge('me', 'rack'),
     edge('near', 'rack'),

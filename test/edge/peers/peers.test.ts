@@ -2,20 +2,18 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createPeers } from '../../../edge/peers/peers.ts'
 import { parseRepositoryName } from '../../../shared/oci/reference.ts'
-import type { RosterEdge } from '../../../shared/replication/events.ts'
 import { waitFor } from '../../kit/clock.ts'
+import { createRosterEdge } from '../../kit/roster-edge.ts'
 
 test('of those that a busy edge names only members are asked, and not this edge itself', async (t) => {
-  const roster = ['me', 'one', 'two', 'narrow', 'away'].map((edgeId): RosterEdge => ({
-    edgeId,
-    name: edgeId,
-    site: edgeId === 'away' ? 'elsewhere' : 'rack',
-    region: '',
-    labels: {},
-    scope: edgeId === 'narrow' ? [7] : '*',
-    suspended: false,
-    peerUrl: `https://127.0.0.1:1/${edgeId}`,
-  }))
+  const roster = ['me', 'one', 'two', 'narrow', 'away'].map((edgeId) =>
+    createRosterEdge({
+      edgeId,
+      site: edgeId === 'away' ? 'elsewhere' : 'rack',
+      scope: edgeId === 'narrow' ? [7] : '*',
+      peerUrl: `https://127.0.0.1:1/${edgeId}`,
+    }),
+  )
   const peers = createPeers({
     edgeId: 'me',
     upstream: 'primary',

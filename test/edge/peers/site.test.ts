@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { before, describe, test, type TestContext } from 'node:test'
 import { clientEdgesPath, parseClientEdges } from '../../../shared/discovery/client-edges.ts'
 import { identityFiles } from '../../../shared/replication/identity-files.ts'
+import { createRule } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startFakeConsul, type FakeConsul } from '../../kit/consul.ts'
 import type { TestEdge } from '../../kit/edge.ts'
@@ -171,24 +172,7 @@ describe('a site', () => {
 
   test('shares out what a rule brings to all of its edges', async () => {
     const api = stand.primary.client(stand.primary.admin)
-    const post = async (path: string, body: object): Promise<number> => {
-      const answer = await api.request('POST', `/api/v2.0${path}`, {
-        body: Buffer.from(JSON.stringify(body)),
-        headers: { 'Content-Type': 'application/json' },
-      })
-      assert.equal(answer.status, 201)
-      return Number(answer.headers['location']?.split('/').at(-1))
-    }
-    const selector = { sites: ['rack'] }
-    const id = await post('/registries', { name: 'rack', type: 'outport-edges', selector })
-    await post('/replication/policies', {
-      name: 'rack',
-      dest_registry: { id },
-      enabled: true,
-      override: true,
-      trigger: { type: 'event_based' },
-      filters: [{ type: 'name', value: 'secret/big' }],
-    })
+    await createRule(api, { name: 'rack', repositories: 'secret/big', sites: ['rack'] })
     const received = async (edge: TestEdge, upstream: string) =>
       edge.metric('outport_edge_upstream_bytes_total', { upstream })
     const before = await Promise.all(edges.map((edge) => received(edge, 'primary')))

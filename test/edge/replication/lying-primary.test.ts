@@ -3,11 +3,12 @@ import { before, describe, test, type TestContext } from 'node:test'
 import type { PrimaryLog } from '../../../edge/replication/primary-log.ts'
 import type { Digest } from '../../../shared/oci/digest.ts'
 import type { RepositoryName, Tag } from '../../../shared/oci/reference.ts'
-import type { EventFact, RosterEdge } from '../../../shared/replication/events.ts'
+import type { EventFact } from '../../../shared/replication/events.ts'
 import type { FeedLine } from '../../../shared/replication/feed.ts'
 import { createCa, type PemPair } from '../../../shared/trust/pki.ts'
 import { signStatement, statementTypes } from '../../../shared/trust/statement.ts'
 import { waitFor } from '../../kit/clock.ts'
+import { createRosterEdge } from '../../kit/roster-edge.ts'
 import { startFeedServer, type FeedServer } from '../../kit/feed-server.ts'
 import { followServer } from '../../kit/follow-server.ts'
 import type { LogLine } from '../../kit/http-server.ts'
@@ -15,15 +16,7 @@ import { createLogKey } from '../../kit/log-keys.ts'
 
 // Whatever a primary that is not itself may say, or whoever sits between: nothing of it is taken for the log.
 
-const me: RosterEdge = {
-  edgeId: 'one',
-  name: 'one',
-  site: '',
-  region: '',
-  labels: {},
-  scope: '*',
-  suspended: false,
-}
+const me = createRosterEdge()
 const digest = (seed: number) => `sha256:${seed.toString(16).padStart(64, '0')}` as Digest
 const tagged = (seed: number, tag = 'v1'): EventFact => ({
   type: 'tag',

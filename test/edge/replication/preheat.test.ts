@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, test, type TestContext } from 'node:test'
+import { askApi } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
@@ -39,10 +40,7 @@ interface Shown {
 }
 
 async function ask(method: string, path: string, body?: object, client = api) {
-  const answer = await client.request(method, `/api/v2.0${path}`, {
-    ...(body && { body: Buffer.from(JSON.stringify(body)) }),
-    headers: { 'Content-Type': 'application/json' },
-  })
+  const answer = await askApi(client, method, path, body)
   return { ...answer, shown: () => answer.json() as Shown }
 }
 

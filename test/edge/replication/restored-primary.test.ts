@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { before, test, type TestContext } from 'node:test'
 import { sql } from 'kysely'
 import { formatBasic } from '../../../shared/auth/basic.ts'
+import { askApi } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
@@ -40,10 +41,7 @@ test('a database from before is seen; edges take it as it is once that is accept
   const { records } = primary
   const pusher = primary.client(primary.admin)
   const api = (method: string, path: string, body: object = {}) =>
-    pusher.request(method, `/api/v2.0${path}`, {
-      ...(method === 'POST' && { body: Buffer.from(JSON.stringify(body)) }),
-      headers: { 'Content-Type': 'application/json' },
-    })
+    askApi(pusher, method, path, method === 'POST' ? body : undefined)
   await primary.createProject('team', { isPublic: false })
   const [old, lost, fresh] = ['old', 'lost', 'fresh'].map((seed) => createImage({ seed }))
   assert.ok(old && lost && fresh)

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { before, test, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { askApi } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
@@ -35,10 +36,7 @@ before(async (t) => {
 })
 
 const api = async (method: string, path: string, body?: object): Promise<unknown> => {
-  const answer = await pusher.request(method, `/api/v2.0${path}`, {
-    ...(body !== undefined && { body: Buffer.from(JSON.stringify(body)) }),
-    headers: { 'Content-Type': 'application/json' },
-  })
+  const answer = await askApi(pusher, method, path, body)
   assert.equal(answer.status, 200, String(answer.body))
   return answer.body.length === 0 ? undefined : answer.json()
 }
@@ -142,12 +140,7 @@ test('an edge that was away while roots took each other’s place comes to belie
 test('a key that signs is not ended, nor is one rotated that does not sign yet', async () => {
   const active = await activeOf('log')
   const status = async (method: string, path: string, body: object) =>
-    (
-      await pusher.request(method, `/api/v2.0${path}`, {
-        body: Buffer.from(JSON.stringify(body)),
-        headers: { 'Content-Type': 'application/json' },
-      })
-    ).status
+    (await askApi(pusher, method, path, body)).status
   assert.equal(await status('DELETE', `/keys/${active?.id ?? ''}`, {}), 412)
   await api('POST', '/keys/rotate', { purpose: 'jwt' })
   assert.equal(await status('POST', '/keys/rotate', { purpose: 'jwt' }), 409)

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { before, describe, test, type TestContext } from 'node:test'
+import { callApi, createRule as createApiRule, type TestRule } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
 import { blobsOf, createImage, createIndex, pushImage, type Image } from '../../kit/images.ts'
-import type { RegistryClient } from '../../kit/registry-client.ts'
+import type { Answer, RegistryClient } from '../../kit/registry-client.ts'
 
 let stand: FedStand
 let api: RegistryClient
@@ -37,14 +38,8 @@ before(async (t) => {
   narrow = await stand.startEdge(t as unknown as TestContext, { id: 'narrow' })
 })
 
-async function call(method: string, path: string, body?: object): Promise<unknown> {
-  const answer = await api.request(method, `/api/v2.0${path}`, {
-    ...(body && { body: Buffer.from(JSON.stringify(body)) }),
-    headers: { 'Content-Type': 'application/json' },
-  })
-  assert.ok(answer.status < 300, `${method} ${path}: ${answer.status} ${String(answer.body)}`)
-  return answer.body.length === 0 ? answer.headers['location'] : answer.json()
-}
+const call = (method: string, path: string, body?: object): Promise<Answer> =>
+  callApi(api, method, path, body)
 
 /** Keeps the primary from working out what rules select. @returns how it goes on */
 async function pauseRules(): Promise<() => Promise<void>> {
@@ -74,31 +69,9 @@ async function trimLog(): Promise<void> {
 const nothingWaits = async () =>
   (await stand.primary.records.selectFrom('outbox').select('id').execute()).length === 0
 
-const idIn = (location: unknown) => Number(String(location).split('/').at(-1))
-
 /** A rule that follows, for these repositories and edges of these sites. */
-async function createRule(
-  name: string,
-  {
-    repositories,
-    sites,
-    ...rule
-  }: { repositories: string; sites: string[]; serve?: string; filters?: object[] },
-): Promise<number> {
-  const selector = { sites }
-  const group = idIn(await call('POST', '/registries', { name, type: 'outport-edges', selector }))
-  return idIn(
-    await call('POST', '/replication/policies', {
-      name,
-      dest_registry: { id: group },
-      enabled: true,
-      override: true,
-      trigger: { type: 'event_based' },
-      filters: [{ type: 'name', value: repositories }],
-      ...rule,
-    }),
-  )
-}
+const createRule = (name: string, rule: Omit<TestRule, 'name'>): Promise<number> =>
+  createApiRule(api, { name, ...rule })
 
 const held = (edge: TestEdge) => edge.metric('outport_edge_cache_blobs')
 
@@ -109,7 +82,7 @@ interface Execution {
   readonly total: number
 }
 const executionsOf = async (rule: number) =>
-  (await call('GET', `/replication/executions?policy_id=${rule}`)) as readonly Execution[]
+  (await call('GET', `/replication/executions?policy_id=${rule}`)).json() as readonly Execution[]
 
 const sizeOf = (image: Image) => blobsOf(image).length + 1
 

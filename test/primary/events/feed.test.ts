@@ -7,22 +7,14 @@ import { createFeeds } from '../../../primary/events/feed.ts'
 import { startTail } from '../../../primary/events/tail.ts'
 import { createEvents } from '../../../primary/store/events.ts'
 import { appendEvents } from '../../../primary/store/outbox.ts'
-import type { RosterEdge } from '../../../shared/replication/events.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
+import { createRosterEdge } from '../../kit/roster-edge.ts'
 import { createTestRoot, signTrustList } from '../../kit/join-server.ts'
 import { createLogKey } from '../../kit/log-keys.ts'
 import { createTestDatabase } from '../../kit/postgres.ts'
 
 const log = createLogger({ level: 'error', write: () => undefined })
-const edge: RosterEdge = {
-  edgeId: 'one',
-  name: 'one',
-  site: '',
-  region: '',
-  labels: {},
-  scope: '*',
-  suspended: false,
-}
+const edge = createRosterEdge()
 
 /** A log whose tail is woken by nobody, and a way to ask for a feed from a place. */
 async function createStand(t: TestContext) {

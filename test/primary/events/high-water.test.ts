@@ -11,23 +11,15 @@ import { createLogMarks } from '../../../primary/store/log-mark.ts'
 import { appendEvents } from '../../../primary/store/outbox.ts'
 import { ApiError } from '../../../shared/api/errors.ts'
 import type { LogHead } from '../../../shared/replication/chain.ts'
-import type { RosterEdge } from '../../../shared/replication/events.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
+import { createRosterEdge } from '../../kit/roster-edge.ts'
 import { createTestRoot } from '../../kit/join-server.ts'
 import { createLogKey } from '../../kit/log-keys.ts'
 import { createTestDatabase } from '../../kit/postgres.ts'
 
 const log = createLogger({ level: 'error', write: () => undefined })
 const deed = { actor: { username: 'admin', address: '' }, now: new Date() }
-const edge: RosterEdge = {
-  edgeId: 'one',
-  name: 'one',
-  site: '',
-  region: '',
-  labels: {},
-  scope: '*',
-  suspended: false,
-}
+const edge = createRosterEdge()
 
 function memoryRecords(): StoreRecords {
   const records = new Map<string, Buffer>()

@@ -24,6 +24,7 @@ import {
 } from '../../../primary/store/embedded-postgres.ts'
 import type { PostgresBinaries } from '../../../primary/store/postgres-binaries.ts'
 import { waitFor } from '../../kit/clock.ts'
+import { isAlive } from '../../kit/processes.ts'
 
 const options = { startTimeoutMs: 60_000 }
 
@@ -211,15 +212,6 @@ async function standIns(
 async function written(path: string): Promise<string | undefined> {
   const text = await readFile(path, 'utf8').catch(() => '')
   return text.endsWith('\n') ? text : undefined
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
 }
 
 test('a start that is broken off ends what it began: initdb, and a server that does not answer yet', async (t) => {
