@@ -20,6 +20,12 @@ export interface RecordedTag extends TagStatement {
   readonly before?: Digest
 }
 
+/** What a rule brings. */
+export interface StoredSelection {
+  readonly seq: number
+  readonly isHeld?: boolean
+}
+
 /** A rule, and since when it says what it does of tags. */
 export interface KnownRule extends RuleFact {
   /** Tags that moved up to this event it does not hold back; absent: 0. */
@@ -88,6 +94,21 @@ export function knownBefore(
 ): Digest | undefined {
   if (known === undefined) return undefined
   return (known.unfollowed ?? 0) <= followedUpTo ? known.digest : known.before
+}
+
+/**
+ * What may be answered instead of what a tag names next, until that is known and here: what it named last of which the
+ * same is true. A rule may let go of an image before all of it has come.
+ */
+export function answerableBefore(
+  known: RecordedTag | undefined,
+  {
+    followedUpTo,
+    isLacking,
+  }: { readonly followedUpTo: number; readonly isLacking: (digest: Digest) => boolean },
+): Digest | undefined {
+  const last = knownBefore(known, followedUpTo)
+  return last !== undefined && isLacking(last) ? known?.before : last
 }
 
 export function isGuarding(known: KnownRule | undefined): boolean {

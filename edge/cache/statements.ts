@@ -8,9 +8,11 @@ import {
   type EventStream,
   type PreheatFact,
   type RosterEdge,
+  type RuleFact,
 } from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
 import {
+  answerableBefore,
   edgeKey,
   entriesOf,
   followedKey,
@@ -34,6 +36,7 @@ import {
   type KnownRule,
   type RecordedHead,
   type RecordedTag,
+  type StoredSelection,
   type StreamRecord,
   type TagStatement,
 } from './statement-records.ts'
@@ -149,11 +152,19 @@ const revokedForMs = 25 * 3_600_000
 /** How much later than it was a restart may believe that all was known. */
 const currentEveryMs = 5000
 
+export interface StatementsOptions {
+  /** Whether a rule brings images to this edge, and has none answered before all of it is here. */
+  readonly wantsWhole?: (rule: RuleFact) => boolean
+}
+
 /**
  * Opens what is recorded, or begins anew.
  * @throws when the folder is damaged or another process holds it
  */
-export async function openStatements(folder: string): Promise<Statements> {
+export async function openStatements(
+  folder: string,
+  { wantsWhole = () => false }: StatementsOptions = {},
+): Promise<Statements> {
   const level: Database = new Level(folder, { valueEncoding: 'json' })
   await level.open()
   let cursor = readCursor(level.getSync(keys.cursor))
@@ -218,6 +229,10 @@ export async function openStatements(folder: string): Promise<Statements> {
   const inTurn = <Result>(work: () => Promise<Result>): Promise<Result> =>
     turns.inTurn('writes', work)
 
+  /** Rules that have images answered here only when all of them is here. */
+  const readWholeRules = async (): Promise<Set<number>> =>
+    new Set((await list<KnownRule>('system', 'u')).filter(wantsWhole).map(({ ruleId }) => ruleId))
+
   const applyNow = async (
     events: readonly KnownEvent[],
     { head, revoked }: { readonly head: RecordedHead; readonly revoked: Revoked },
@@ -234,6 +249,9 @@ export async function openStatements(folder: string): Promise<Statements> {
     const changed = new Map<string, unknown>()
     const changedRecords = new Map<EventStream, StreamRecord>()
     let followedUpTo = readFollowed()
+    const wholeRules = events.some(({ fact }) => fact.type === 'tag')
+      ? await readWholeRules()
+      : new Set<number>()
     /** A tag that a snapshot told of before it had a number: rules are waited for up to this one. */
     const followNumbered = ({ fact, seq }: KnownEvent, { generation }: StreamRecord): void => {
       if (fact.type !== 'tag') return
@@ -306,7 +324,10 @@ export async function openStatements(folder: string): Promise<Statements> {
             const isSame = fact.type === 'tag' && known.digest === fact.digest
             if (isSame) put(key, { ...known, unfollowed: seq })
           } else if (fact.type === 'tag') {
-            const before = knownBefore(known, followedUpTo)
+            const before = answerableBefore(known, {
+              followedUpTo,
+              isLacking: isLackingIn(wholeRules, fact.repositoryId, now),
+            })
             put(key, { digest: fact.digest, seq, unfollowed: seq, ...(before && { before }) })
           } else remove(key)
           break
@@ -338,9 +359,12 @@ export async function openStatements(folder: string): Promise<Statements> {
           const before = now(ruleKey(fact.ruleId)) as KnownRule | undefined
           const since = isGuarding(before) ? (before?.since ?? 0) : seq
           put(ruleKey(fact.ruleId), { ...ruleFact, since })
+          if (wantsWhole(ruleFact)) wholeRules.add(fact.ruleId)
+          else wholeRules.delete(fact.ruleId)
           break
         }
         case 'rule-deleted':
+          wholeRules.delete(fact.ruleId)
           remove(ruleKey(fact.ruleId))
           break
         case 'selected':
@@ -420,7 +444,7 @@ export async function openStatements(folder: string): Promise<Statements> {
         if (gone === true || prefix === undefined || projectId === undefined) continue
         for await (const [key, value] of level.iterator(rangeOf(prefix, 'z'))) {
           const [, ruleId, repositoryId, digest] = key.slice(prefix.length).split('!')
-          const { seq, isHeld } = value as { readonly seq: number; readonly isHeld?: boolean }
+          const { seq, isHeld } = value as StoredSelection
           yield {
             ruleId: Number(ruleId),
             projectId,
@@ -467,7 +491,10 @@ export async function openStatements(folder: string): Promise<Statements> {
         const key = prefix + tagKey(repositoryId, tag)
         const known = level.getSync(key) as RecordedTag | undefined
         if (known !== undefined && known.seq >= statement.seq) return
-        const before = knownBefore(known, readFollowed())
+        const isLacking = isLackingIn(await readWholeRules(), repositoryId, (of) =>
+          level.getSync(prefix + of),
+        )
+        const before = answerableBefore(known, { followedUpTo: readFollowed(), isLacking })
         const value: RecordedTag =
           known?.digest === statement.digest
             ? { ...known, seq: statement.seq }
@@ -493,8 +520,7 @@ export async function openStatements(folder: string): Promise<Statements> {
         for await (const [key, value] of level.iterator(rangeOf(before, 'z'))) {
           isSelected = true
           const [, , repositoryId, digest] = key.slice(before.length).split('!')
-          if ((value as { readonly isHeld?: boolean }).isHeld !== true)
-            lacking.add(`${repositoryId}!${digest}`)
+          if ((value as StoredSelection).isHeld !== true) lacking.add(`${repositoryId}!${digest}`)
         }
         if (!isSelected) return
         const keep = (key: string, digest: Digest): void =>
@@ -564,6 +590,19 @@ export async function openStatements(folder: string): Promise<Statements> {
       await inTurn(() => level.close())
     },
   }
+}
+
+/** Whether some of an image is not here yet that one of these rules wants whole. @param read what is recorded under a key */
+function isLackingIn(
+  wholeRules: ReadonlySet<number>,
+  repositoryId: number,
+  read: (key: string) => unknown,
+) {
+  return (digest: Digest): boolean =>
+    [...wholeRules].some((ruleId) => {
+      const selection = read(selectionKey(ruleId, repositoryId, digest))
+      return selection !== undefined && (selection as StoredSelection).isHeld !== true
+    })
 }
 
 function ignore(): void {

@@ -65,14 +65,15 @@ export async function openPrimaryLog({
   trouble,
   log,
 }: PrimaryLogOptions): Promise<PrimaryLog> {
+  let wanted: Wanted | undefined
   const statements = await openOrRemake(join(folder, 'log'), {
-    open: openStatements,
+    open: (path) =>
+      openStatements(path, { wantsWhole: (rule) => wanted?.wantsWhole(rule) ?? false }),
     onDamaged: (err) =>
       log.warn({ err }, "the record of the primary's log is damaged: it is fetched again"),
   })
   const freshness = createFreshness({ wall: Date.now, steady: () => performance.now() })
   let following: Following | undefined
-  let wanted: Wanted | undefined
   let identity: Identity | undefined
   let own: OwnIdentity | undefined
   return {

@@ -21,6 +21,8 @@ export interface Wanted {
   isIncomplete(repositoryId: number, digest: Digest): boolean
   /** Whether a tag that moved by this event is held back until it is known what rules make of it. */
   isGuarded: Guards['holds']
+  /** Whether a rule brings images here that are answered only when all of them is here. */
+  wantsWhole(rule: RuleFact): boolean
   /** All that rules bring here. */
   roots(): readonly Digest[]
   progress(): WantedProgress
@@ -308,6 +310,10 @@ export function createWanted(deps: WantedDeps): Wanted {
       return incomplete.has(`${repositoryId}!${digest}`)
     },
     isGuarded: (...tag) => guards.holds(...tag),
+    wantsWhole(rule) {
+      const me = statements.edge(edgeId)
+      return rule.serve === 'complete' && me?.suspended === false && isSelected(rule, me)
+    },
     roots: () => [...roots.values()],
     progress() {
       const all = [...works.values()]

@@ -164,24 +164,87 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
   )
 })
 
+const repositoryId = repositoryOf(1)
+const place = { projectId: 1, repositoryId, tag: 'v1' }
+
+/** One event of the log. */
+function eventOf(seq: number, fact: EventFact): KnownEvent {
+  const isSystem = fact.type.startsWith('rule')
+  return {
+    seq,
+    stream: isSystem ? 'system' : 'project:1',
+    bodyHash: `body ${seq}`,
+    at: seq,
+    fact,
+  }
+}
+
+const tagAt = (seq: number, digest: Digest) => eventOf(seq, { type: 'tag', ...place, digest })
+const followed = (seq: number, upTo: number) => eventOf(seq, { type: 'rules-followed', seq: upTo })
+
+async function takeEmpty(statements: Statements): Promise<void> {
+  await statements.startSnapshot('system').commit({ stream: 'system', epoch: 1, seq: 0, ahead: [] })
+  const writer = statements.startSnapshot('project:1')
+  await writer.take({ project: 'p1', public: true })
+  await writer.take({ repository: repositoryId, name: 'p1/app' })
+  await writer.commit({ stream: 'project:1', epoch: 1, seq: 0, ahead: [] })
+  await statements.apply([], headAt(0))
+}
+
+const wholeRule = {
+  ruleId: 7,
+  name: 'whole',
+  enabled: true,
+  selector: {},
+  serve: 'complete',
+  platforms: [],
+} as const
+
+test('an image that a rule lets go of before all of it is here does not stand for its successor', async (t) => {
+  const isMine = { yes: true }
+  const statements = await openStatements(await tempFolder(t), { wantsWhole: () => isMine.yes })
+  const known = () => statements.tag(1, repositoryId, 'v1')
+  const [one, two, three, four] = [digestOf(1), digestOf(2), digestOf(3), digestOf(4)]
+  const chosen = (seq: number, type: 'selected' | 'unselected', digest: Digest) =>
+    eventOf(seq, { type, ...place, ruleId: 7, digest })
+  try {
+    await takeEmpty(statements)
+    const rule = eventOf(1, { type: 'rule', ...wholeRule })
+    await statements.apply(
+      [rule, tagAt(2, one), chosen(3, 'selected', one), followed(4, 2)],
+      headAt(4),
+    )
+    await statements.markHeld({ ruleId: 7, ...place, digest: one, seq: 3, isHeld: false })
+    // Two came while nothing could be fetched.
+    await statements.apply(
+      [
+        tagAt(5, two),
+        chosen(6, 'selected', two),
+        chosen(7, 'unselected', one),
+        followed(8, 5),
+        tagAt(9, three),
+        chosen(10, 'selected', three),
+        chosen(11, 'unselected', two),
+        followed(12, 9),
+      ],
+      headAt(12),
+    )
+    assert.deepEqual([known()?.digest, known()?.before], [three, one])
+    await statements.putTag(place, { digest: four, seq: 14 })
+    assert.deepEqual([known()?.digest, known()?.before], [four, one])
+    // Of rules for other edges it is not known what is here.
+    isMine.yes = false
+    await statements.apply([tagAt(15, two)], headAt(15))
+    await statements.apply([chosen(16, 'selected', two), followed(17, 15)], headAt(17))
+    await statements.apply([tagAt(18, three)], headAt(18))
+    assert.deepEqual([known()?.digest, known()?.before], [three, two])
+  } finally {
+    await statements.close()
+  }
+})
+
 test('of a tag is known up to where rules must have been followed, however it is heard of', async (t) => {
   const statements = await openStatements(await tempFolder(t))
-  const repositoryId = repositoryOf(1)
-  const place = { projectId: 1, repositoryId, tag: 'v1' }
-  const tagAt = (seq: number, digest: Digest): KnownEvent => ({
-    seq,
-    stream: 'project:1',
-    bodyHash: `body ${seq}`,
-    at: seq,
-    fact: { type: 'tag', ...place, digest },
-  })
-  const followed = (seq: number, upTo: number): KnownEvent => ({
-    seq,
-    stream: 'system',
-    bodyHash: `body ${seq}`,
-    at: seq,
-    fact: { type: 'rules-followed', seq: upTo },
-  })
   const known = () => statements.tag(1, repositoryId, 'v1')
   try {
     const system = statements.startSnapshot('system')
