@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { formatBasic } from '../shared/auth/basic.ts'
-import { isRecord } from '../shared/config/parse.ts'
+import { isRecord } from '../shared/config/record.ts'
 import type { HttpResponse } from '../shared/http/client.ts'
 import type { AdminFlags } from './commands/edges/options.ts'
 import {

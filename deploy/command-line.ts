@@ -35,14 +35,23 @@ interface CommandDefinition<Options extends Record<string, CommandOption>> {
   run(options: OptionValues<Options>, words: readonly string[]): Promise<number>
 }
 
-/** A command of the command line. */
-export interface Command {
+/** A command that a group chooses. */
+export interface Choice {
   readonly name: string
   readonly summary: string
-  /** The text of `--help`. */
-  help(): string
   /** Runs the command with the arguments behind its name; throws UsageError when they are wrong. */
   main(args: readonly string[]): Promise<number>
+}
+
+/** A command of the command line. */
+export interface Command extends Choice {
+  /** The text of `--help`. */
+  help(): string
+}
+
+/** A command that is loaded only when it is chosen. */
+export interface LaterCommand extends Choice {
+  load(): Promise<Command>
 }
 
 /** What was typed is wrong: the message says what, and what exists. Exit code 2. */
@@ -70,12 +79,17 @@ export function defineCommand<const Options extends Record<string, CommandOption
   }
 }
 
+/** Makes a choice that takes its command's modules only when it is made; name and summary are the command's. */
+export function later(name: string, summary: string, load: () => Promise<Command>): LaterCommand {
+  return { name, summary, load, main: async (args) => (await load()).main(args) }
+}
+
 /** Makes a command that only chooses among others: `certs`. */
-export function defineGroup(
+export function defineGroup<Each extends Choice>(
   name: string,
   summary: string,
-  commands: readonly Command[],
-): Command & { readonly commands: readonly Command[] } {
+  commands: readonly Each[],
+): Command & { readonly commands: readonly Each[] } {
   const help = () => formatGroupHelp(name, summary, commands)
   return {
     name,
@@ -209,7 +223,7 @@ function checkWords(
   if (missing !== undefined) throw new UsageError(`outport ${name} needs ${missing}; see --help`)
 }
 
-function unknownCommand(group: string, word: string, commands: readonly Command[]): string {
+function unknownCommand(group: string, word: string, commands: readonly Choice[]): string {
   const names = commands.map((command) => command.name.split(' ').at(-1))
   const of = group === 'outport' ? '' : ` of outport ${group}`
   const what = word.startsWith('-') ? 'option' : 'command'
@@ -234,7 +248,7 @@ function formatHelp(definition: CommandDefinition<Record<string, CommandOption>>
   ].join('\n')
 }
 
-function formatGroupHelp(name: string, summary: string, commands: readonly Command[]): string {
+function formatGroupHelp(name: string, summary: string, commands: readonly Choice[]): string {
   const typed = name === 'outport' ? 'outport' : `outport ${name}`
   return [
     `${typed}: ${summary}`,

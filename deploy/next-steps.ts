@@ -1,4 +1,4 @@
-import { isLoopback } from '../shared/config/server-options.ts'
+import { isLoopback } from '../shared/config/origins.ts'
 import { formatDaemonJson } from '../shared/clients/daemon-json.ts'
 import { formatHostsToml, hostsTomlPath } from '../shared/clients/hosts-toml.ts'
 import { formatRegistriesConf } from '../shared/clients/registries-conf.ts'

@@ -1,19 +1,6 @@
-import { defineGroup, UsageError } from './command-line.ts'
-import { certs } from './commands/certs.ts'
-import { edge } from './commands/edge.ts'
-import { edges } from './commands/edges.ts'
-import { hosts } from './commands/hosts.ts'
-import { keys } from './commands/keys.ts'
-import { preheat } from './commands/preheat.ts'
-import { primary } from './commands/primary.ts'
-import { up } from './commands/up.ts'
+import { UsageError } from './command-line.ts'
+import { outport } from './commands.ts'
 import { describeFault } from './start-errors.ts'
-
-const outport = defineGroup(
-  'outport',
-  'a container registry that brings its own network of edge mirrors',
-  [up, primary, edge, edges, preheat, keys, certs, hosts],
-)
 
 try {
   process.exitCode = await outport.main(process.argv.slice(2))

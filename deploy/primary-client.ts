@@ -1,7 +1,5 @@
-import { edgeSection, type EdgeOptions } from '../edge/config.ts'
-import { proxyChoiceOf } from '../edge/upstreams/clients.ts'
-import { loadConfig } from '../shared/config/load.ts'
-import { checkOrigin, isLoopback } from '../shared/config/server-options.ts'
+import { outboundOf, proxyChoiceOf, type OutboundOptions } from '../edge/upstreams/outbound.ts'
+import { checkOrigin, isLoopback } from '../shared/config/origins.ts'
 import {
   createHttpClient,
   HttpError,
@@ -14,6 +12,7 @@ import { parseErrors } from '../shared/oci/errors.ts'
 import { parseCertificate } from '../shared/trust/key-pair.ts'
 import { readNeeded } from './commands/certs/folder.ts'
 import { UsageError } from './command-line.ts'
+import { onOneLine } from './one-line.ts'
 import { StartError } from './start-errors.ts'
 
 /** How long a primary may take for an answer. */
@@ -65,17 +64,17 @@ export interface PrimaryClient {
 export function createPrimaryClient({
   url,
   ca,
-  outbound = ownOutbound(),
+  outbound = outboundOf({ allow: [] }, process.env),
 }: {
   readonly url: URL
   readonly ca: string | undefined
-  readonly outbound?: EdgeOptions['outbound']
+  readonly outbound?: OutboundOptions
 }): PrimaryClient {
   const http: HttpClient = createHttpClient({
     guard: createGuard({ configured: [url] }),
     ca,
     ownOrigin: url,
-    chooseProxy: proxyChoiceOf({ outbound }),
+    chooseProxy: proxyChoiceOf(outbound),
     headersTimeoutMs: answerMs,
     stallMs: answerMs,
   })
@@ -90,12 +89,6 @@ export function createPrimaryClient({
     },
     close: () => http.close(),
   }
-}
-
-/** What a far side said, for a terminal: one line, nothing that moves a cursor, not too long. */
-export function onOneLine(text: string): string {
-  const plain = text.replaceAll(/[\p{C}\s]+/gu, ' ').trim()
-  return plain.length > 300 ? `${plain.slice(0, 300)}…` : plain
 }
 
 /** What a refusal of the primary says, or undefined. */
@@ -125,14 +118,4 @@ function noAnswer(url: URL, cause: HttpError): StartError {
     'too-large': `${url.host} is no Outport primary: its answer is too long`,
   }
   return new StartError(reasons[cause.code], { cause })
-}
-
-/** What HTTPS_PROXY, HTTP_PROXY and NO_PROXY say, as for an edge. */
-function ownOutbound(): EdgeOptions['outbound'] {
-  const names = ['HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY'].flatMap((name) => [
-    name,
-    name.toLowerCase(),
-  ])
-  const env = Object.fromEntries(names.map((name) => [name, process.env[name]]))
-  return loadConfig({ sections: [edgeSection], env }).edge.outbound
 }

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { FolderLockedError, lockFolder } from '../shared/files/lock.ts'
 import { createLogger, type Logger } from '../shared/observability/log.ts'
-import { isRecord } from '../shared/config/parse.ts'
+import { isRecord } from '../shared/config/record.ts'
 import { check } from './check.ts'
 import { compileCacheOf, writeCompiledSoon } from './compile-cache.ts'
 import { openDataFolder } from './data-folder.ts'

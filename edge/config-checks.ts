@@ -1,4 +1,4 @@
-import { checkOrigin, isLoopback } from '../shared/config/server-options.ts'
+import { checkOrigin, isLoopback } from '../shared/config/origins.ts'
 import { isExemption, proxyProblem } from '../shared/http/proxy.ts'
 import { isRepositoryName, parseReference } from '../shared/oci/reference.ts'
 import type { EdgeListenerOptions, RawOptions, UpstreamOptions } from './config.ts'

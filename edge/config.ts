@@ -1,4 +1,4 @@
-import { defineSection, type CommonConfig, type Environment } from '../shared/config/load.ts'
+import { defineSection, type CommonConfig } from '../shared/config/load.ts'
 import {
   choice,
   count,
@@ -14,10 +14,10 @@ import {
   text,
   type Loaded,
 } from '../shared/config/options.ts'
+import { checkOrigin } from '../shared/config/origins.ts'
+import { checkNetworks } from '../shared/config/networks.ts'
 import {
   checkListeners,
-  checkNetworks,
-  checkOrigin,
   externalUrlOption,
   listenerOptions,
   metricsOptions,
@@ -37,6 +37,7 @@ import {
   checkShares,
   checkUpstreams,
 } from './config-checks.ts'
+import { outboundOf, type OutboundOptions } from './upstreams/outbound.ts'
 import { primaryUpstream, upstreamTable } from './upstreams/configured.ts'
 
 const idForm = {
@@ -519,14 +520,6 @@ export type EdgeOptions = Omit<RawOptions, 'upstreams' | 'outbound'> & {
   readonly outbound: OutboundOptions
 }
 
-/** With what the environment says where the file says nothing. */
-export interface OutboundOptions {
-  readonly allow: readonly string[]
-  /** For upstreams at https URLs, and for those at plain http ones. They may hold a password. */
-  readonly proxy?: { readonly https?: string; readonly http?: string }
-  readonly no_proxy: readonly string[]
-}
-
 /** What startEdge takes. */
 export type EdgeConfig = CommonConfig & { readonly edge: EdgeOptions }
 
@@ -594,20 +587,4 @@ export const edgeSection = defineSection({
 export function atPrimary(options: EdgeOptions, primary: EdgeOptions['primary']): EdgeOptions {
   const moved = { ...options, primary }
   return { ...moved, upstreams: [primaryUpstream(moved), ...options.upstreams.slice(1)] }
-}
-
-/** What is left out is as for other programs; of two spellings the upper-case one wins, as in Go. */
-function outboundOf(
-  { allow, proxy, no_proxy }: RawOptions['outbound'],
-  env: Environment,
-): OutboundOptions {
-  const said = (name: string) => env[name] || env[name.toLowerCase()] || undefined
-  const [https, http] =
-    proxy === undefined ? [said('HTTPS_PROXY'), said('HTTP_PROXY')] : [proxy, proxy]
-  const proxies = { ...(https !== undefined && { https }), ...(http !== undefined && { http }) }
-  return {
-    allow,
-    ...((https ?? http) !== undefined && { proxy: proxies }),
-    no_proxy: no_proxy ?? (said('NO_PROXY') ?? '').split(/[,\s]+/).filter((word) => word !== ''),
-  }
 }

@@ -40,6 +40,7 @@ import { createPrune } from './mirror/prune.ts'
 import { createRepeats } from './mirror/repeats.ts'
 import { createPeerAccess } from './peers/access.ts'
 import { createPeers } from './peers/peers.ts'
+import { proxiesOf, proxyChoiceOf } from './upstreams/outbound.ts'
 import { createEdgeReadiness } from './readiness.ts'
 import { announcedOf, reportOf } from './self-report.ts'
 import { createLeaving, type Leaving } from './replication/leaving.ts'
@@ -52,14 +53,7 @@ import { fillOptions, observeFills } from './fill-rules.ts'
 import { createEdgeServer } from './server.ts'
 import { rulesOf } from './tag-rules.ts'
 import { createSources } from './sources/sources.ts'
-import {
-  createAsk,
-  createClients,
-  primaryOf,
-  proxiesOf,
-  proxyChoiceOf,
-  readUpstreamFiles,
-} from './upstreams/clients.ts'
+import { createAsk, createClients, primaryOf, readUpstreamFiles } from './upstreams/clients.ts'
 import { createMirrors } from './upstreams/mirrors.ts'
 import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 
@@ -217,7 +211,7 @@ async function startParts({
     parent: edge.parent,
     identity: () => primaryLog.identity(),
     waitMs: edge.peer_wait,
-    chooseProxy: proxyChoiceOf(edge),
+    chooseProxy: proxyChoiceOf(edge.outbound),
     timeouts: { connectTimeoutMs: edge.fill.connect },
     onBytes: (count) => metrics.received('peers', count),
   })
@@ -476,7 +470,7 @@ async function startParts({
       edge: identity,
       ask,
       post,
-      dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
+      dial: { chooseProxy: proxyChoiceOf(edge.outbound), connectTimeoutMs: edge.fill.connect },
       progress: () => {
         const { failures, preheats, heldSeq, waitingBytes } = primaryLog.progress()
         return {

@@ -1,5 +1,5 @@
 import packageJson from '../package.json' with { type: 'json' }
-import { atPortOf } from '../shared/config/server-options.ts'
+import { atPortOf } from '../shared/config/origins.ts'
 import type { Announced } from '../shared/discovery/registration.ts'
 import type { EdgeReport } from '../shared/replication/lease.ts'
 import type { CachedBlobs } from './cache/blobs.ts'

@@ -1,4 +1,4 @@
-import { atPortOf } from '../shared/config/server-options.ts'
+import { atPortOf } from '../shared/config/origins.ts'
 import { requirePermissions } from '../shared/http/permissions.ts'
 import type { UpstreamClient } from '../shared/upstream/fetch.ts'
 import { createHttpServer, type HttpServer, type HttpServerOptions } from '../shared/http/server.ts'

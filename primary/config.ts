@@ -13,10 +13,10 @@ import {
   text,
   type Loaded,
 } from '../shared/config/options.ts'
+import { checkOrigin } from '../shared/config/origins.ts'
+import { checkNetworks } from '../shared/config/networks.ts'
 import {
   checkListeners,
-  checkNetworks,
-  checkOrigin,
   externalUrlOption,
   listenerOptions,
   metricsOptions,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
-import { atPortOf, isLoopback } from '../shared/config/server-options.ts'
+import { atPortOf, isLoopback } from '../shared/config/origins.ts'
 import { announce } from '../shared/discovery/registration.ts'
 import { writeFileAtomic } from '../shared/files/atomic-write.ts'
 import { readSmallFile } from '../shared/files/read-file.ts'

@@ -1,4 +1,4 @@
-import { atPortOf } from '../../shared/config/server-options.ts'
+import { atPortOf } from '../../shared/config/origins.ts'
 import {
   createHttpServer,
   type HttpServer,

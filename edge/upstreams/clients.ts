@@ -1,12 +1,6 @@
 import { readSecretFile, readTextFile } from '../../shared/files/text-file.ts'
 import { createHttpClient, type HttpRequest } from '../../shared/http/client.ts'
 import { createGuard } from '../../shared/http/guard.ts'
-import {
-  createProxyChoice,
-  proxyProblem,
-  parseProxy,
-  type ChooseProxy,
-} from '../../shared/http/proxy.ts'
 import { readClientCertificate } from '../../shared/http/tls-files.ts'
 import { createUpstreamClient } from '../../shared/upstream/client.ts'
 import type { UpstreamClient } from '../../shared/upstream/fetch.ts'
@@ -14,6 +8,7 @@ import type { Registries } from '../../shared/upstream/registries.ts'
 import type { AskPrimary, PrimaryAnswer } from '../access/token-relay.ts'
 import type { EdgeOptions, UpstreamOptions } from '../config.ts'
 import type { EdgeMetrics } from '../metrics.ts'
+import { proxyChoiceOf } from './outbound.ts'
 import type { UpstreamFiles } from './table.ts'
 
 /**
@@ -62,7 +57,7 @@ export function createClients(
     headersTimeoutMs: edge.fill.no_progress,
     stallMs: edge.fill.no_progress,
   }
-  const chooseProxy = proxyChoiceOf(edge)
+  const chooseProxy = proxyChoiceOf(edge.outbound)
   const clients = new Map(
     registries.entries.map((entry) => [
       entry.id,
@@ -93,27 +88,6 @@ export function createClients(
   }
 }
 
-/** By which way the edge reaches somebody. */
-export function proxyChoiceOf({ outbound }: Pick<EdgeOptions, 'outbound'>): ChooseProxy {
-  return createProxyChoice({ ...proxiesOf(outbound), noProxy: outbound.no_proxy })
-}
-
-/**
- * The proxies that upstreams are reached through.
- * @throws Error with a one-line message; the file was checked when it was loaded, so a variable is wrong
- */
-export function proxiesOf({ proxy = {} }: EdgeOptions['outbound']): {
-  readonly https: URL | undefined
-  readonly http: URL | undefined
-} {
-  const read = (variable: string, written: string | undefined) => {
-    const problem = written === undefined ? undefined : proxyProblem(written)
-    if (problem !== undefined) throw new Error(`${variable} ${problem}`)
-    return written === undefined ? undefined : parseProxy(written)
-  }
-  return { https: read('HTTPS_PROXY', proxy.https), http: read('HTTP_PROXY', proxy.http) }
-}
-
 /** The table always has the primary. */
 export function primaryOf(edge: EdgeOptions): UpstreamOptions {
   const primary = edge.upstreams.find(({ kind }) => kind === 'outport')
@@ -137,7 +111,7 @@ export function createAsk(
     ca,
     clientCertificate,
     ownOrigin: base,
-    chooseProxy: proxyChoiceOf(edge),
+    chooseProxy: proxyChoiceOf(edge.outbound),
     connectTimeoutMs: edge.fill.connect,
     headersTimeoutMs: edge.fill.no_progress,
     stallMs: edge.fill.no_progress,

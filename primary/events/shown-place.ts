@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto'
 import { ApiError } from '../../shared/api/errors.ts'
-import { isRecord } from '../../shared/config/parse.ts'
+import { isRecord } from '../../shared/config/record.ts'
 import { isAfter, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'

@@ -1,7 +1,7 @@
 import { sql, type Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
 import { parseJson } from '../../shared/auth/json.ts'
-import { isRecord } from '../../shared/config/parse.ts'
+import { isRecord } from '../../shared/config/record.ts'
 import type { LogHead, LogPlace } from '../../shared/replication/chain.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { StoreRecords } from './blobs.ts'

@@ -1,7 +1,7 @@
 import { stringify } from 'yaml'
 import { wholeSchema, type ConfigSection } from './load.ts'
 import type { OptionSchema } from './options.ts'
-import { isRecord } from './parse.ts'
+import { isRecord } from './record.ts'
 import { formatUnit } from './units.ts'
 
 /**

@@ -1,6 +1,7 @@
 import { Value } from 'typebox/value'
 import type { OptionSchema } from './options.ts'
 import { didYouMean } from './problems.ts'
+import { isRecord } from './record.ts'
 import { formatUnit, parseDuration, parseRate, parseSize, type Unit } from './units.ts'
 
 /** Says that the option at `path` is wrong. */
@@ -132,9 +133,4 @@ function show(value: unknown): string {
   if (isRecord(value)) return 'a group'
   const text = JSON.stringify(value) ?? 'nothing'
   return text.length > 80 ? `${text.slice(0, 77)}…` : text
-}
-
-/** A plain object: what YAML's maps and JSON's objects become. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

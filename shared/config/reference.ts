@@ -1,7 +1,7 @@
 import { variableOf } from './environment.ts'
 import { wholeSchema, type ConfigSection } from './load.ts'
 import type { OptionSchema } from './options.ts'
-import { isRecord } from './parse.ts'
+import { isRecord } from './record.ts'
 
 /**
  * The configuration reference: one markdown table a section, one row an option, with its variable, default

@@ -1,4 +1,4 @@
-import { BlockList, isIP, isIPv4 } from 'node:net'
+import { isIP } from 'node:net'
 import type { TObject } from 'typebox'
 import {
   asOption,
@@ -14,6 +14,7 @@ import {
   text,
 } from './options.ts'
 import type { Loaded } from './options.ts'
+import { isLoopback } from './origins.ts'
 import { parseOptions, type Report } from './parse.ts'
 
 /** The certificate of a listener. */
@@ -187,13 +188,6 @@ function refuse(at: string, message: string): never {
   throw new Error(`the default of ${at} is wrong: ${message}`)
 }
 
-/** Whether an address, or the name `localhost`, is reached from this machine only. */
-export function isLoopback(address: string): boolean {
-  if (address === 'localhost') return true
-  const bare = address.replace(/^\[|\]$/g, '').replace(/^::ffff:/i, '')
-  return bare === '::1' || (isIPv4(bare) && bare.startsWith('127.'))
-}
-
 interface Endpoint {
   readonly address: string
   readonly port: number
@@ -240,59 +234,4 @@ function collide(one: Endpoint, other: Endpoint): boolean {
   if (one.port === 0 || one.port !== other.port) return false
   const isAny = (address: string) => address === '0.0.0.0' || address === '::'
   return one.address === other.address || isAny(one.address) || isAny(other.address)
-}
-
-/** An external URL is an origin: http or https, without a path, credentials, query or fragment. */
-export function checkOrigin(value: string | undefined, at: string, report: Report): void {
-  const problem = value === undefined ? undefined : originProblem(value)
-  if (problem !== undefined) report(at, problem)
-}
-
-/** An external URL with the port that its listener got, where it has port 0. */
-export function atPortOf(externalUrl: string, listening: URL | string): string {
-  const url = new URL(externalUrl)
-  if (url.port !== '0') return externalUrl
-  url.port = new URL(listening).port
-  return url.origin
-}
-
-function originProblem(value: string): string | undefined {
-  const url = URL.parse(value)
-  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
-    return 'must be an absolute http or https URL'
-  }
-  if (url.username !== '' || url.password !== '') return 'must not hold a user name or password'
-  if (url.pathname !== '/' || url.search !== '' || url.hash !== '') {
-    return `must not have a path, query or fragment: '${url.origin}' is meant`
-  }
-  return undefined
-}
-
-/** Every element must be an IP address or a network. */
-export function checkNetworks(networks: readonly string[], at: string, report: Report): void {
-  networks.forEach((network, index) => {
-    try {
-      addNetwork(new BlockList(), network)
-    } catch {
-      report(
-        `${at}.${index}`,
-        `must be an IP address or a network like 10.0.0.0/8, not '${network}'`,
-      )
-    }
-  })
-}
-
-/**
- * Adds an address or network to a list.
- * @throws TypeError when it is neither
- */
-export function addNetwork(blockList: BlockList, network: string): void {
-  const [address = '', bits, ...rest] = network.split('/')
-  const family = isIP(address)
-  const isBits =
-    bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
-  if (family === 0 || !isBits || rest.length > 0) throw new TypeError(`not a network: ${network}`)
-  const type = family === 4 ? 'ipv4' : 'ipv6'
-  if (bits === undefined) blockList.addAddress(address, type)
-  else blockList.addSubnet(address, Number(bits), type)
 }

@@ -1,4 +1,4 @@
-import { isRecord } from '../config/parse.ts'
+import { isRecord } from '../config/record.ts'
 import { isEdgeId, isPlace, isServiceUrl } from './service.ts'
 
 /** Where a primary tells clients of its edges. */

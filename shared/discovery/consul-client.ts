@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { isRecord } from '../config/parse.ts'
+import { isRecord } from '../config/record.ts'
 import { readSecretFile, readTextFile } from '../files/text-file.ts'
 import { createAgents, createHttpClient, HttpError, type HttpClient } from '../http/client.ts'
 import type { ClientCertificate } from '../http/door.ts'

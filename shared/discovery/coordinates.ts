@@ -1,4 +1,4 @@
-import { isRecord } from '../config/parse.ts'
+import { isRecord } from '../config/record.ts'
 import type { Coordinate } from '../site/nearness.ts'
 
 /** As serf's; a vector is 8 long. */

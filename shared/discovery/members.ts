@@ -1,4 +1,4 @@
-import { isRecord } from '../config/parse.ts'
+import { isRecord } from '../config/record.ts'
 import type { Logger } from '../observability/log.ts'
 import { distanceMs, type Candidate, type Coordinate } from '../site/nearness.ts'
 import { realPace, startBlockingQuery, type Pace } from './blocking-query.ts'

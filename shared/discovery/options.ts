@@ -10,7 +10,7 @@ import {
   type Loaded,
 } from '../config/options.ts'
 import type { Report } from '../config/parse.ts'
-import { checkOrigin, isLoopback } from '../config/server-options.ts'
+import { checkOrigin, isLoopback } from '../config/origins.ts'
 import { placePattern } from './service.ts'
 
 const place = (description: string) =>

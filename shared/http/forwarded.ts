@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv4 } from 'node:net'
-import { addNetwork } from '../config/server-options.ts'
+import { addNetwork } from '../config/networks.ts'
 import { recordOf, type TrustedProxies } from './request-record.ts'
 
 /**

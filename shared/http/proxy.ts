@@ -2,7 +2,7 @@ import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { BlockList, isIP, isIPv6, type Socket } from 'node:net'
 import { domainToASCII } from 'node:url'
-import { addNetwork } from '../config/server-options.ts'
+import { addNetwork } from '../config/networks.ts'
 import { hostOf, kindOf, portOf, type GuardTarget } from './guard.ts'
 
 /** Which connections go through a proxy, as the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY say it. */

@@ -1,5 +1,5 @@
 import { X509Certificate, type KeyObject } from 'node:crypto'
-import { isRecord } from '../config/parse.ts'
+import { isRecord } from '../config/record.ts'
 import type { EnrolledEdge, JoinAnswer, RenewAnswer } from './enrolment.ts'
 import { StatementError, type Envelope } from '../trust/statement.ts'
 import { fingerprintOf, openTrustList, type TrustedKey } from '../trust/trust-list.ts'

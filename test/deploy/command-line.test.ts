@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { defineCommand, defineGroup, UsageError, withCommands } from '../../deploy/command-line.ts'
+import { outport } from '../../deploy/commands.ts'
 
 function createGroup() {
   const seen: unknown[] = []
@@ -90,4 +91,11 @@ test('a command may have others below it, and does something by itself', async (
     edge.help(),
     /Usage: outport edge \[OPTION…\][\s\S]*--data DIR[\s\S]*edge join {2}runs/,
   )
+})
+
+test('what the command line says of a command before it is loaded is what the command says of itself', async () => {
+  for (const { name, summary, load } of outport.commands) {
+    const command = await load()
+    assert.deepEqual([name, summary], [command.name, command.summary])
+  }
 })

@@ -3,12 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { UsageError } from '../../deploy/command-line.ts'
-import {
-  createPrimaryClient,
-  onOneLine,
-  parsePrimaryUrl,
-  readPrimaryCa,
-} from '../../deploy/primary-client.ts'
+import { createPrimaryClient, parsePrimaryUrl, readPrimaryCa } from '../../deploy/primary-client.ts'
+import { onOneLine } from '../../deploy/one-line.ts'
 import { StartError } from '../../deploy/start-errors.ts'
 import { createCa, issueServerCertificate } from '../../shared/trust/pki.ts'
 import { tempFolder } from '../kit/temp.ts'

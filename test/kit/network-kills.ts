@@ -38,8 +38,8 @@ export async function killNetwork(
     client: open(url, robot),
     stranger: open(url, undefined),
   }))
-  const pushes = moving.push(network.primary, 20)
-  const watches = watched.map((edge) => moving.watch(edge, 10))
+  const pushes = moving.push(network.primary, 60)
+  const watches = watched.map((edge) => moving.watch(edge, 50))
   const random = createRandom(seed)
   const names: readonly NetworkProcess[] = [
     'primary',

@@ -1,3 +1,4 @@
+import { onOneLine } from '../../one-line.ts'
 import { hostname } from 'node:os'
 import { parseJoinToken, type JoinToken } from '../../../shared/replication/enrolment.ts'
 import { defineCommand } from '../../command-line.ts'
@@ -31,7 +32,7 @@ export const join = defineCommand({
 was cut short is run again with the same token. The key is made here and stays here, in DIR/edge/identity.`,
   async run(options, [text = '']) {
     // Loaded only now: the help needs none of it.
-    const { createPrimaryClient, onOneLine, parsePrimaryUrl, readPrimaryCa } =
+    const { createPrimaryClient, parsePrimaryUrl, readPrimaryCa } =
       await import('../../primary-client.ts')
     const { loadOutportConfig } = await import('../../programs.ts')
     const { joinPrimary, refuseJoined } = await import('../../join-primary.ts')

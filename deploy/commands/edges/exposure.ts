@@ -1,6 +1,6 @@
-import { isRecord } from '../../../shared/config/parse.ts'
+import { isRecord } from '../../../shared/config/record.ts'
 import type { AdminApi } from '../../admin-api.ts'
-import { onOneLine } from '../../primary-client.ts'
+import { onOneLine } from '../../one-line.ts'
 import { edgePath } from './options.ts'
 
 /** What whoever has the machine of an edge may have read, and who may have shown it a secret. */

@@ -1,5 +1,5 @@
 import { open, rm } from 'node:fs/promises'
-import { isRecord } from '../../../shared/config/parse.ts'
+import { isRecord } from '../../../shared/config/record.ts'
 import type { AdminApi } from '../../admin-api.ts'
 import { describeFault, StartError } from '../../start-errors.ts'
 import type { ShownRobot } from './exposure.ts'

@@ -1,5 +1,5 @@
 import type { ShownEdge, ShownStatus } from '../../admin-api.ts'
-import { onOneLine } from '../../primary-client.ts'
+import { onOneLine } from '../../one-line.ts'
 
 /** Edges as a table for people: one a line. */
 export function formatEdges(edges: readonly ShownEdge[]): string {

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import type { ConsulSettings } from '../../../shared/discovery/consul-client.ts'
 import { isPlace } from '../../../shared/discovery/service.ts'
-import { checkOrigin, isLoopback } from '../../../shared/config/server-options.ts'
+import { checkOrigin, isLoopback } from '../../../shared/config/origins.ts'
 import { readSecretFile, readTextFile } from '../../../shared/files/text-file.ts'
 import { readClientCertificate } from '../../../shared/http/tls-files.ts'
 import { UsageError } from '../../command-line.ts'

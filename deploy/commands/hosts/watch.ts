@@ -1,19 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Endpoint, Mirroring } from '../../../shared/clients/mirroring.ts'
-import { createConsulClient } from '../../../shared/discovery/consul-client.ts'
-import { watchMembers, type Member } from '../../../shared/discovery/members.ts'
-import { createLogger } from '../../../shared/observability/log.ts'
 import { UsageError } from '../../command-line.ts'
-import { onOneLine } from '../../primary-client.ts'
+import { onOneLine } from '../../one-line.ts'
 import { describeFault, StartError } from '../../start-errors.ts'
-import { createKnownEdges } from './known-edges.ts'
-import { createNear, type KnownEdge, type Near } from './near.ts'
+import type { Near } from './near.ts'
 import type { NearSettings } from './near-options.ts'
-import { parseEndpoint, readCa } from './options.ts'
-import { createPings } from './pings.ts'
-
-/** How long Consul may take to say who is there before it goes without. */
-const consulMs = 5000
 
 export interface NearestDeps {
   /** What was given, with the edges of `--edge` if there were any. */
@@ -36,7 +27,9 @@ export interface NearestDeps {
 export async function writeNearest(deps: NearestDeps): Promise<number> {
   const { mirroring, settings, write } = deps
   if (settings === undefined) return write(mirroring)
-  const near = await openNear(deps, settings)
+  // Most write the edges that were given, and need none of it.
+  const { openNear } = await import('./open-near.ts')
+  const near = await openNear({ ...deps, say }, settings)
   try {
     if (settings.watch)
       return await keepWritten(near, { ...deps, write: (edges) => write({ ...mirroring, edges }) })
@@ -45,91 +38,6 @@ export async function writeNearest(deps: NearestDeps): Promise<number> {
     return await write({ ...mirroring, edges })
   } finally {
     await near.close()
-  }
-}
-
-interface OpenNear extends Near {
-  close(): Promise<void>
-}
-
-async function openNear(
-  { mirroring, plainHttp, port }: NearestDeps,
-  { consul, site, machine }: NearSettings,
-): Promise<OpenNear> {
-  const ca = await readCa(mirroring)
-  const pings = createPings({ ca })
-  if (mirroring.edges.length > 0 || mirroring.primary === undefined) {
-    const given = mirroring.edges.map((endpoint) => {
-      const { url } = endpoint
-      return { id: url, url, site: undefined, endpoint }
-    })
-    const edges = (): Promise<readonly KnownEdge[]> => Promise.resolve(given)
-    const near = createNear({ edges, members: () => [], pings, site, machine })
-    return { ...near, close: async () => pings.close() }
-  }
-  const known = createKnownEdges({
-    primary: mirroring.primary,
-    ca,
-    endpointOf: ({ url }) => parseEndpoint('edge', atPort(url, port), plainHttp),
-    say,
-  })
-  const watched = await watchConsul(consul, known.latest)
-  const near = createNear({ edges: known.edges, members: watched.members, pings, site, machine })
-  return {
-    async look() {
-      // First who counts: what Consul says is checked by that.
-      await known.edges()
-      await watched.ready
-      return near.look()
-    },
-    async close() {
-      await watched.close()
-      known.close()
-      pings.close()
-    },
-  }
-}
-
-function atPort(text: string, port: string | undefined): string {
-  if (port === undefined) return text
-  const url = new URL(text)
-  url.port = port
-  return url.origin
-}
-
-interface WatchedConsul {
-  members(): readonly Member[]
-  /** Ends when it has said who is there, or takes too long. */
-  readonly ready: Promise<unknown>
-  close(): Promise<void>
-}
-
-async function watchConsul(
-  settings: NearSettings['consul'],
-  latest: () => readonly KnownEdge[],
-): Promise<WatchedConsul> {
-  if (settings === undefined)
-    return { members: () => [], ready: Promise.resolve(), close: async () => undefined }
-  const client = await createConsulClient(settings)
-  const members = watchMembers({
-    client,
-    roster: () => latest().map(({ id }) => id),
-    urlOf: (edgeId) => latest().find(({ id }) => id === edgeId)?.url,
-    log: createLogger({ level: 'warn', write: sayLogged }),
-  })
-  const late = new AbortController()
-  const ready = Promise.race([
-    members.ready,
-    sleep(consulMs, undefined, { signal: late.signal }).catch(() => undefined),
-  ])
-  return {
-    members: () => members.list(),
-    ready,
-    async close() {
-      late.abort()
-      await members.close()
-      client.close()
-    },
   }
 }
 
@@ -185,13 +93,4 @@ function sayNew(line: string, before: string): string {
 
 function say(line: string): void {
   process.stderr.write(`outport: ${onOneLine(line)}\n`)
-}
-
-/** A line of the log, for people. */
-function sayLogged(line: string): void {
-  const { msg, reason, service, entries } = JSON.parse(line) as Readonly<Record<string, unknown>>
-  const details = [reason, service, entries].flatMap((detail) =>
-    typeof detail === 'string' || typeof detail === 'number' ? [String(detail)] : [],
-  )
-  say([String(msg), ...(details.length === 0 ? [] : [`(${details.join(', ')})`])].join(' '))
 }

@@ -1,6 +1,6 @@
-import { isRecord } from '../../../shared/config/parse.ts'
+import { isRecord } from '../../../shared/config/record.ts'
 import { defineCommand, UsageError } from '../../command-line.ts'
-import { onOneLine } from '../../primary-client.ts'
+import { onOneLine } from '../../one-line.ts'
 import { printAnswer } from '../edges/change.ts'
 import { adminOptions } from '../edges/options.ts'
 

@@ -1,5 +1,5 @@
-import { isRecord } from '../../../shared/config/parse.ts'
-import { onOneLine } from '../../primary-client.ts'
+import { isRecord } from '../../../shared/config/record.ts'
+import { onOneLine } from '../../one-line.ts'
 
 /** A preheat, as the admin API shows it. What is not there is empty. */
 export interface ShownPreheat {

@@ -1,4 +1,4 @@
-import { isRecord } from '../../../../shared/config/parse.ts'
+import { isRecord } from '../../../../shared/config/record.ts'
 import { defineCommand } from '../../../command-line.ts'
 import { StartError } from '../../../start-errors.ts'
 import { adminOptions } from '../options.ts'

@@ -1,0 +1,4 @@
+/** A plain object: what YAML's maps and JSON's objects become. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
