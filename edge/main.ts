@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ScryptCost } from '../shared/auth/passwords.ts'
 import { announce } from '../shared/discovery/registration.ts'
 import { readSecretFile } from '../shared/files/text-file.ts'
 import { createFills, type Fills } from '../shared/fill/fills.ts'
@@ -64,13 +65,19 @@ const peerRequests = 16
 /** Manifests and tags whose pulls may wait for a primary that is away, at about 1 KiB each. */
 const waitingPulls = 20_000
 
+/** What an edge is started with. */
+export interface EdgeDeps extends StartDeps {
+  /** What it costs to try a password: as much as people's need if left out. */
+  readonly passwordCost?: ScryptCost
+}
+
 /**
  * Starts an edge. Its upstreams need not be there: it serves what it holds.
  * @throws what says why it cannot start: a port that is taken, a folder that is not writable
  */
 export async function startEdge(
   config: EdgeConfig,
-  { log, processMetrics = true, signal = new AbortController().signal }: StartDeps,
+  { log, processMetrics = true, signal = new AbortController().signal, passwordCost }: EdgeDeps,
 ): Promise<Running> {
   const { edge } = config
   const closers: (() => Promise<unknown> | void)[] = []
@@ -119,6 +126,7 @@ export async function startEdge(
       log,
       metrics,
       signal,
+      passwordCost,
       cache,
       disk,
       trouble,
@@ -135,6 +143,7 @@ export async function startEdge(
 interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly edge: EdgeOptions
   readonly data: string
+  readonly passwordCost: ScryptCost | undefined
   readonly metrics: Metrics
   readonly cache: Cache
   readonly disk: DiskHealth
@@ -150,6 +159,7 @@ async function startParts({
   log,
   metrics: { registry, http: httpMetrics },
   signal,
+  passwordCost,
   cache,
   disk,
   trouble,
@@ -259,6 +269,7 @@ async function startParts({
     index,
     statements: primaryLog.statements,
     graceMs: edge.offline_grace,
+    passwordCost,
     waitMs: primaryOf(edge).tag_wait,
     onOffline: metrics.offlineLogIn,
   })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
+import { createPasswords, type ScryptCost } from '../shared/auth/passwords.ts'
 import { atPortOf, isLoopback } from '../shared/config/origins.ts'
 import { announce } from '../shared/discovery/registration.ts'
 import { writeFileAtomic } from '../shared/files/atomic-write.ts'
@@ -72,6 +73,8 @@ const openFiles = 512
 export interface PrimaryDeps extends StartDeps {
   /** What blobs are written by: the machine's own disk if left out. */
   readonly disk?: Disk
+  /** What it costs to try a password: as much as people's need if left out. */
+  readonly passwordCost?: ScryptCost
 }
 
 /**
@@ -81,7 +84,13 @@ export interface PrimaryDeps extends StartDeps {
  */
 export async function startPrimary(
   config: PrimaryConfig,
-  { log, processMetrics = true, signal = new AbortController().signal, disk }: PrimaryDeps,
+  {
+    log,
+    processMetrics = true,
+    signal = new AbortController().signal,
+    disk,
+    passwordCost,
+  }: PrimaryDeps,
 ): Promise<Running> {
   const cleanup = createCleanup()
   try {
@@ -91,6 +100,7 @@ export async function startPrimary(
       signal,
       metrics: createMetrics('primary', { processMetrics }),
       disk,
+      passwordCost,
     })
   } catch (error) {
     await cleanup
@@ -122,6 +132,7 @@ interface StartContext {
   readonly signal: AbortSignal
   readonly metrics: Metrics
   readonly disk: Disk | undefined
+  readonly passwordCost: ScryptCost | undefined
 }
 
 async function start(config: PrimaryConfig, context: StartContext): Promise<Running> {
@@ -182,6 +193,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   let externalUrl: string | undefined
   const services: Services = createServices({
     options,
+    passwords: createPasswords({ cost: context.passwordCost }),
     version: packageJson.version,
     records,
     blobs,

@@ -1,4 +1,4 @@
-import { createPasswords } from '../shared/auth/passwords.ts'
+import type { Passwords } from '../shared/auth/passwords.ts'
 import {
   createTokenVerifier,
   primaryAudience,
@@ -72,6 +72,7 @@ const service = 'outport'
 
 export interface ServiceDeps {
   readonly options: PrimaryOptions
+  readonly passwords: Passwords
   readonly version: string
   readonly records: Records
   readonly blobs: BlobStore
@@ -102,7 +103,7 @@ export interface Services {
 
 /** Puts the rooms together. */
 export function createServices(deps: ServiceDeps): Services {
-  const { options, records } = deps
+  const { options, records, passwords } = deps
   const stores = {
     accounts: createAccounts(records),
     robots: createRobots(records),
@@ -124,7 +125,6 @@ export function createServices(deps: ServiceDeps): Services {
     manifests: createManifests(records),
   }
   const { accounts, robots, edges, joinTokens, projects, members, catalog, labels, audit } = stores
-  const passwords = createPasswords()
   const now = Date.now
   const findAccount = createFindAccount(stores)
   const { failures, window: windowMs } = options.login_rate

@@ -1,5 +1,5 @@
 import { createLogInLimit } from '../../shared/auth/log-in-limit.ts'
-import { createPasswords } from '../../shared/auth/passwords.ts'
+import { createPasswords, type ScryptCost } from '../../shared/auth/passwords.ts'
 import {
   createTokenVerifier,
   edgeAudience,
@@ -33,6 +33,8 @@ export interface AccessDeps
   readonly edgeId: string
   readonly index: CacheIndex
   readonly statements: Statements
+  /** What it costs to try a password while the primary is away: as much as people's need if left out. */
+  readonly passwordCost: ScryptCost | undefined
 }
 
 /** Proved tokens that are remembered, at about 1 KiB each. */
@@ -58,7 +60,7 @@ export async function openAccess(deps: AccessDeps): Promise<Access> {
   const seen = createSeenLogIns({
     index,
     // They run beside the disk's work on the same threads.
-    passwords: createPasswords({ concurrency: 1 }),
+    passwords: createPasswords({ cost: deps.passwordCost, concurrency: 1 }),
     graceMs,
     now,
   })

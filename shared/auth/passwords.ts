@@ -15,7 +15,7 @@ export interface ScryptCost {
 const defaultCost: ScryptCost = { logN: 15, blockSize: 8, parallelism: 3 }
 
 export interface PasswordsOptions {
-  readonly cost?: ScryptCost
+  readonly cost?: ScryptCost | undefined
   /** Derivations at once. They run on libuv's threads, of which the file system needs some too. */
   readonly concurrency?: number
   /** Derivations that may wait; one more is refused with 503. */

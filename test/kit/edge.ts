@@ -7,6 +7,7 @@ import { startEdge } from '../../edge/main.ts'
 import type { Running } from '../../shared/observability/program.ts'
 import { loadConfig } from '../../shared/config/load.ts'
 import { createRecordingLog, type LogLine } from './http-server.ts'
+import { cheapPasswords } from './passwords.ts'
 import {
   createRegistryClient,
   type ClientOptions,
@@ -56,6 +57,7 @@ export async function startTestEdge(
   const running = await startEdge(configOf(data, options), {
     log,
     processMetrics: false,
+    passwordCost: cheapPasswords,
   })
   const clients: RegistryClient[] = []
   const clientOf = (options: ClientOptions) => {

@@ -13,6 +13,7 @@ import { loadConfig } from '../../shared/config/load.ts'
 import { createLogger } from '../../shared/observability/log.ts'
 import { callApi } from './api.ts'
 import { waitFor } from './clock.ts'
+import { cheapPasswords } from './passwords.ts'
 import { createTestDatabase } from './postgres.ts'
 import {
   createRegistryClient,
@@ -83,7 +84,13 @@ export async function startTestPrimary(options: TestPrimaryOptions = {}): Promis
     write: options.onLog ?? ((line) => void process.stderr.write(line)),
   })
   const { disk } = options
-  const start = () => startPrimary(config, { log, processMetrics: false, ...(disk && { disk }) })
+  const start = () =>
+    startPrimary(config, {
+      log,
+      processMetrics: false,
+      passwordCost: cheapPasswords,
+      ...(disk && { disk }),
+    })
   const removeAll = async () => {
     for (const end of ends) await end()
     await rm(data, { recursive: true, force: true })
