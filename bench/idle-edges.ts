@@ -1,14 +1,13 @@
-import { generateKeyPair, randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { promisify } from 'node:util'
-import { openLink, readLines, type PrimaryLink } from '../edge/replication/link.ts'
+import { openLink, type PrimaryLink } from '../edge/replication/link.ts'
 import type { LogPlace } from '../shared/replication/chain.ts'
 import { parseJoinToken, proveKey, type JoinAnswer } from '../shared/replication/enrolment.ts'
-import { maxLineBytes, type FeedLine } from '../shared/replication/feed.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../shared/replication/lease.ts'
 import { callApi } from '../test/kit/api.ts'
 import { emptyReport } from '../test/kit/follow-server.ts'
 import type { RegistryClient } from '../test/kit/registry-client.ts'
+import { makeCheapKeys } from './cheap-keys.ts'
 
 /** An edge that follows the log and asks for its lease, and does nothing else with either. */
 export interface IdleEdge {
@@ -26,9 +25,7 @@ export interface EnrolledIdleEdge {
   readonly ca: string
 }
 
-const makeKeyPair = promisify(generateKeyPair)
-
-/** Enrols edges by join tokens, at a primary's own API. Their keys take most of the time. */
+/** Enrols edges by join tokens, at a primary's own API. */
 export async function enrol(
   primary: RegistryClient,
   count: number,
@@ -37,10 +34,9 @@ export async function enrol(
   const post = async (path: string, body: object): Promise<unknown> =>
     (await callApi(primary, 'POST', path, body)).json()
   const edges: EnrolledIdleEdge[] = []
-  for (let number = 0; number < count; number++) {
+  for (const [number, { privateKey, publicKey: own }] of makeCheapKeys(count).entries()) {
     if (number % 250 === 0) say(`${number} of ${count} edges enrolled`)
     const name = `idle-${number}`
-    const { privateKey, publicKey: own } = await makeKeyPair('rsa', { modulusLength: 2048 })
     const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
     const publicKey = own.export({ type: 'spki', format: 'pem' }).toString()
     const made = await post('/edges/tokens', { name, scope: '*' })
@@ -64,21 +60,20 @@ export function startIdleEdge({ certificate, key, ca }: EnrolledIdleEdge, url: U
   const instance = randomUUID()
   const follow = async (link: PrimaryLink, onFed: () => void): Promise<never> => {
     const { head } = await askForLease(link, { epoch: 1, seq: 0 })
-    const body = await link.feed(head, signal)
+    const feed = await link.feed(head, signal)
     state.seq = head.seq
     onFed()
     try {
       const renewing = renew(link, () => ({ epoch: head.epoch, seq: state.seq ?? 0 }), signal)
-      renewing.catch(() => body.cancel())
-      for await (const text of readLines(body, maxLineBytes)) {
-        const line = JSON.parse(text) as FeedLine
+      renewing.catch(() => feed.cancel())
+      for await (const line of feed.lines()) {
         if (!('seq' in line)) continue
         state.seq = line.seq
         state.heardAt = performance.now()
       }
       throw new Error('the feed ended')
     } finally {
-      body.cancel()
+      feed.cancel()
     }
   }
   const running = (async () => {
