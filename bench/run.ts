@@ -13,6 +13,7 @@ const names = [
   'hit-small',
   'coalesce',
   'site',
+  'site-faults',
   'spread',
   'fresh',
   'connected',
