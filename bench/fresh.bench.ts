@@ -48,7 +48,6 @@ export const bench: Bench = {
       const network = await startNetwork({
         folder: join(folder, 'network'),
         edges,
-        isQuiet: true,
         between: {
           clients: async (primary) => (front = await startFront(primary)).url,
           internal: async (listener) => (relay = await startRelay(listener)).url,
