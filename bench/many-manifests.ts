@@ -93,7 +93,7 @@ interface FillOrder {
 
 /** Fills the embedded database behind its primary's back: by pushes it would take hours. */
 async function fill(home: string, order: FillOrder): Promise<KnownTag[]> {
-  const database = await openRecordsOf(home, { poolSize: 4 })
+  const database = await openRecordsOf(join(home, 'data'), { poolSize: 4 })
   try {
     await insert(database.records, order.count / repositories)
     return await chooseTags(database.records, order.wanted)

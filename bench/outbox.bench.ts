@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { createHash } from 'node:crypto'
 import { RawNode, type KyselyPlugin } from 'kysely'
 import { createEvents } from '../primary/store/events.ts'
@@ -24,7 +25,7 @@ export const bench: Bench = {
   counts: false,
   async run({ folder, rounds, say }) {
     const outport = await startOutport({ folder })
-    const database = await openRecordsOf(folder, { poolSize: clients })
+    const database = await openRecordsOf(join(folder, 'data'), { poolSize: clients })
     try {
       const { records } = database
       const sides = { with: records, without: records.withPlugin(withoutOutbox) }

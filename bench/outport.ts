@@ -32,13 +32,13 @@ export interface OutportOptions {
 
 /**
  * Opens the embedded database of a primary, behind its back; the caller closes it.
- * @param folder as for `startOutport`
+ * @param data the folder of its data, `data` in that of `startOutport`
  */
 export async function openRecordsOf(
-  folder: string,
+  data: string,
   { poolSize }: { readonly poolSize: number },
 ): Promise<Database> {
-  const postgres = join(folder, 'data', 'postgres')
+  const postgres = join(data, 'postgres')
   const password = await readFile(join(postgres, 'password'), 'utf8')
   const socketFolder = join(postgres, 'socket')
   const address = { socketFolder, user: 'outport', password, database: 'postgres' }

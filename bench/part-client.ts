@@ -9,6 +9,8 @@ export interface PartSeen {
   /** When the first byte of the body was here. */
   readonly firstByteAt: number
   readonly doneAt: number
+  /** The longest time in its body without a byte, milliseconds. */
+  readonly longestWaitMs: number
   /** sha256 of the bytes, in hex, where it was wanted. */
   readonly sha256: string | undefined
 }
@@ -22,6 +24,7 @@ export interface PartWanted {
   readonly length: number
   /** Whether to hash the bytes, which costs more than all the rest. */
   readonly hashes: boolean
+  readonly authorization?: string | undefined
 }
 
 const deadlineMs = 120_000
@@ -31,15 +34,23 @@ const headEnd = Buffer.from('\r\n\r\n')
 /** Downloads over a connection of its own, as cheaply as Node can. @throws Error unless it gets all of it */
 export function downloadPart(wanted: PartWanted): Promise<PartSeen> {
   return new Promise((resolve, reject) => {
-    const { origin, path, offset, length, hashes } = wanted
+    const { origin, path, offset, length, hashes, authorization } = wanted
     const hash = hashes ? createHash('sha256') : undefined
     const range = offset === undefined ? '' : `Range: bytes=${offset}-\r\n`
+    const login = authorization === undefined ? '' : `Authorization: ${authorization}\r\n`
     let askedAt = performance.now()
     let headersAt: number | undefined
     let firstByteAt: number | undefined
+    let lastByteAt = Infinity
+    let longestWaitMs = 0
     let left = length
     const take = (bytes: Buffer): void => {
-      if (bytes.length > 0) firstByteAt ??= performance.now()
+      if (bytes.length > 0) {
+        const at = performance.now()
+        firstByteAt ??= at
+        longestWaitMs = Math.max(longestWaitMs, at - lastByteAt)
+        lastByteAt = at
+      }
       hash?.update(bytes.subarray(0, left))
       left -= Math.min(bytes.length, left)
       if (left > 0) return
@@ -50,6 +61,7 @@ export function downloadPart(wanted: PartWanted): Promise<PartSeen> {
         headersAt: headersAt ?? doneAt,
         firstByteAt: firstByteAt ?? doneAt,
         doneAt,
+        longestWaitMs,
         sha256: hash?.digest('hex'),
       })
     }
@@ -57,7 +69,8 @@ export function downloadPart(wanted: PartWanted): Promise<PartSeen> {
       const end = bytes.indexOf(headEnd)
       const head = bytes.toString('latin1', 0, end < 0 ? bytes.length : end)
       const line = `HTTP/1.1 ${offset === undefined ? 200 : 206}`
-      if (end < 0 || !head.startsWith(line)) throw new Error(`${path} answered ${head}`)
+      if (end < 0 || !head.startsWith(line))
+        throw new Error(`${path} answered ${bytes.toString('latin1', 0, 1000)}`)
       headersAt = performance.now()
       return bytes.subarray(end + headEnd.length)
     }
@@ -76,7 +89,7 @@ export function downloadPart(wanted: PartWanted): Promise<PartSeen> {
     const { hostname, port, host } = origin
     const socket = connect({ host: hostname, port: Number(port), onread })
     socket.once('connect', () => (askedAt = performance.now()))
-    socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\n${range}\r\n`)
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\n${login}${range}\r\n`)
     socket.setTimeout(deadlineMs, () => socket.destroy(new Error(`${path} stalled`)))
     socket.on('error', reject)
     socket.on('close', () => reject(new Error(`${path} ended ${left} bytes early`)))

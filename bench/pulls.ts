@@ -15,6 +15,7 @@ export interface Pull {
   readonly expected: Expected
   /** Whether to check the bytes. */
   readonly hashes: boolean
+  readonly authorization?: string | undefined
 }
 
 /** What a blob is: its size, a multiple of a segment's, and sha256 in hex of all of it and of each of its segments. */

@@ -30,7 +30,7 @@ interface Outgoing {
 
 /** @param credentials for the token service of the server's challenge; anonymous without */
 export function createRegistryClient(
-  server: Server,
+  server: Pick<Server, 'name' | 'origin' | 'ca'>,
   {
     repository,
     credentials,

@@ -13,6 +13,7 @@ const names = [
   'hit-small',
   'coalesce',
   'site',
+  'site-faults',
   'spread',
   'fresh',
   'connected',
@@ -30,7 +31,7 @@ const names = [
 const usage = `npm run bench -- [NAME…] [--counts] [--rounds N]
   NAME       one of ${names.join(', ')}; all without
   --counts   only those whose result is a count
-  --rounds   rounds that count (5); coalesce, faults and evict have their own
+  --rounds   rounds that count (5); coalesce, site, site-faults, faults, fresh and evict have their own
   --trace    for evict: a file with one 'digest size' a line, in the order of the requests`
 
 async function main(): Promise<number> {

@@ -1,45 +1,67 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { blobPath } from '../shared/oci/paths.ts'
 import { parseRepositoryName } from '../shared/oci/reference.ts'
+import { contentOf, pushBlob } from '../test/kit/images.ts'
+import type { Network } from '../test/kit/network.ts'
 import { startUpstream, type Upstream } from '../test/kit/upstream.ts'
 import type { Bench, BenchContext } from './bench.ts'
-import { startNetwork, type Network } from '../test/kit/network.ts'
+import {
+  clients,
+  judgeCold,
+  offerCold,
+  pullCold,
+  type ColdOffer,
+  type ColdPull,
+  type ColdSeen,
+} from './cold-clients.ts'
+import { startFront, type Front } from './front.ts'
 import { clientCore, pinSelf, serverCore, spawnPinned } from './processes.ts'
-import { downloadPart } from './part-client.ts'
-import { expectedOf, patterns, pull, segmentBytes, type Pattern } from './pulls.ts'
-import { median, type BenchResult, type Figure } from './report.ts'
+import { patterns } from './pulls.ts'
+import { createRegistryClient } from './registry.ts'
+import type { BenchResult, Figure } from './report.ts'
+import { siteEdges, startTree } from './tree.ts'
 
 const mib = 2 ** 20
 const blobBytes = 32 * mib
-const edges = 4
-const clients = 50
-const stepMs = 10
-const rounds = 3
-/** Every one would need more than the clients' core. */
-const hashingClients = 10
+/** That have one blob together. */
+const sharers = ['one', 'two', 'three']
+/** How often each length is measured; once where only counts matter. */
+const timesOf = new Map([
+  [4, 3],
+  [16, 2],
+  [60, 1],
+])
+const countedSeconds = 4
 
-/** 50 cold clients of one blob, over the edges of one site: what the site asks its upstream for. */
+/** 50 cold clients of one blob, over the edges of one site and the parent behind it: what all of them ask the upstream for, and who waits for whom. */
 export const bench: Bench = {
   name: 'site',
   counts: true,
   async run(context) {
     const unpin = pinSelf(clientCore)
     const upstream = await startUpstream()
+    let front: Front | undefined
     try {
-      const network = await startNetwork({
+      const network = await startTree({
         folder: join(context.folder, 'network'),
-        edges,
         spawn: (command, options) => spawnPinned(serverCore, command, options),
         upstreams: [{ id: 'origin', url: upstream.url.origin }],
+        between: {
+          async clients(primary) {
+            front = await startFront(primary)
+            return front.url
+          },
+        },
       })
       try {
-        return await measureAll(context, { upstream, network })
+        if (front === undefined) throw new Error('nothing stands before the primary')
+        return await measureAll(context, { upstream, network, front })
       } finally {
         await network.stop()
       }
     } finally {
+      await front?.close()
       await upstream.close()
       unpin()
     }
@@ -49,92 +71,91 @@ export const bench: Bench = {
 interface Stand {
   readonly upstream: Upstream
   readonly network: Network
+  readonly front: Front
 }
 
-interface Seen {
-  readonly responsesPerSegment: number
-  readonly bytesShare: number
-  /** Of a direct fetch's time. */
-  readonly doneShare: number
-}
-
-async function measureAll({ countsOnly, say }: BenchContext, stand: Stand): Promise<BenchResult> {
-  for (const pattern of patterns) await pullCold(stand, { pattern, seconds: 1 })
+async function measureAll(context: BenchContext, stand: Stand): Promise<BenchResult> {
+  const { countsOnly } = context
+  const { upstream } = stand
+  const one = (how: ColdPull) => pullCold(upstream, offerAt(stand, ['bench/app']), how)
+  // Code that is new is slow.
+  for (const pattern of patterns) await one({ pattern, seconds: 1 })
   const figures: Figure[] = []
-  const fills = countsOnly ? [4] : [4, 16]
-  for (const seconds of fills)
-    for (const pattern of patterns) {
-      const seen: Seen[] = []
-      for (let round = 1; round <= rounds; round++) {
-        say(`${pattern}, ${seconds} s, round ${round}`)
-        seen.push(await pullCold(stand, { pattern, seconds }))
-      }
-      const name = `${clients} clients, ${edges} edges, ${pattern}, ${seconds} s`
-      const most = true
-      figures.push(
-        {
-          case: name,
-          measure: 'upstream responses per segment',
-          value: Math.max(...seen.map((each) => each.responsesPerSegment)),
-          floor: 1,
-          aim: 1,
-          most,
-        },
-        {
-          case: name,
-          measure: "upstream bytes ÷ the blob's",
-          value: Math.max(...seen.map((each) => each.bytesShare)),
-          floor: 1.01,
-          aim: 1.001,
-          most,
-        },
-        {
-          case: name,
-          measure: 'last client ÷ a direct fetch',
-          value: median(seen.map((each) => each.doneShare)),
-          ...(!countsOnly && { floor: 1.05 }),
-          aim: 1.03,
-          most,
-        },
-      )
-    }
-  return { figures, rounds: String(rounds) }
+  const rounds: string[] = []
+  for (const [seconds, times] of countsOnly ? [[countedSeconds, 1] as const] : timesOf) {
+    rounds.push(`${times} of ${seconds} s`)
+    for (const pattern of patterns)
+      figures.push(...(await measure(context, { times, pattern, seconds }, 1, one)))
+  }
+  const names = sharers.map((name) => `bench/${name}`)
+  for (const pattern of patterns) {
+    const how = { times: 1, pattern, seconds: countedSeconds }
+    // Who may read what a third party gave another repository, its answer alone says: each has its own copy.
+    const apart = (wanted: ColdPull) => pullCold(upstream, offerAt(stand, names), wanted)
+    figures.push(...(await measure(context, how, sharers.length, apart, 'third party')))
+    const together = async (wanted: ColdPull) =>
+      pullCold(stand.front, await offerAtPrimary(stand), wanted)
+    figures.push(...(await measure(context, how, 1, together, 'primary')))
+  }
+  return { figures, rounds: rounds.join(', ') }
 }
 
-/** One blob that nobody has seen, pulled directly, and then by all clients, each at one of the edges. */
-async function pullCold(
-  { upstream, network }: Stand,
-  { pattern, seconds }: { readonly pattern: Pattern; readonly seconds: number },
-): Promise<Seen> {
-  const blob = randomBytes(blobBytes)
-  const repository = parseRepositoryName('bench/app')
-  const digest = upstream.addBlob(repository, blob)
-  upstream.setPace(blobBytes / seconds)
-  const expected = expectedOf(blob)
-  const direct = await downloadPart({
-    origin: upstream.url,
-    path: blobPath(repository, digest),
-    length: blobBytes,
-    hashes: false,
-  })
-  upstream.forgetRequests()
-  const path = blobPath(parseRepositoryName('origin/bench/app'), digest)
-  const startedAt = performance.now()
-  const parts = await Promise.all(
-    Array.from({ length: clients }, async (_, i) => {
-      await delay(i * stepMs)
-      const origin = network.edges[i % edges]
-      if (origin === undefined) throw new Error('there is no such edge')
-      return pull[pattern]({ origin, path, expected, hashes: i % hashingClients === 0 })
-    }),
-  )
-  const lastAt = Math.max(...parts.flat().map(({ doneAt }) => doneAt))
-  const segments = upstream.responsesPerSegment(digest, segmentBytes)
-  const seen = {
-    responsesPerSegment: segments.reduce((sum, count) => sum + count, 0) / segments.length,
-    bytesShare: upstream.delivered(digest).bytes / blobBytes,
-    doneShare: (lastAt - startedAt) / (direct.doneAt - direct.askedAt),
+/** @param copies how many of the blob the upstream has to give */
+async function measure(
+  { countsOnly, say }: BenchContext,
+  { times, ...how }: ColdPull & { readonly times: number },
+  copies: number,
+  pullOnce: (how: ColdPull) => Promise<ColdSeen>,
+  shared?: string,
+): Promise<Figure[]> {
+  const { pattern, seconds } = how
+  const about = shared === undefined ? '' : `${sharers.length} repositories of a ${shared}, `
+  const name = `${about}${clients} clients, ${siteEdges} edges and a parent, ${pattern}, ${seconds} s`
+  const seen: ColdSeen[] = []
+  for (let round = 1; round <= times; round++) {
+    say(`${name}, round ${round}`)
+    seen.push(await pullOnce(how))
   }
-  upstream.remove(repository, digest)
-  return seen
+  return judgeCold(name, seen, { countsOnly, copies })
+}
+
+function offerAt({ upstream, network }: Stand, repositories: readonly string[]): ColdOffer {
+  const edges = network.edges.slice(0, siteEdges)
+  return offerCold(upstream, { id: 'origin', edges, repositories, bytes: blobBytes })
+}
+
+/** Pushes a blob to several repositories of the primary, and one for the direct fetch to another. */
+async function offerAtPrimary({ network, front }: Stand): Promise<ColdOffer> {
+  const { primary, admin } = network
+  const push = async (name: string, bytes: Buffer) => {
+    const content = contentOf(bytes)
+    const { status } = await pushBlob(primary, name, content)
+    if (status !== 201) throw new Error(`the primary answered ${status}`)
+    return content.digest
+  }
+  const placeAt = async (
+    origin: URL,
+    name: string,
+    digest: ReturnType<typeof contentOf>['digest'],
+  ) => {
+    const repository = parseRepositoryName(name)
+    const client = createRegistryClient({ name, origin }, { repository, credentials: admin })
+    const authorization = await client.authorize('pull')
+    return { origin, path: blobPath(repository, digest), authorization }
+  }
+  const blob = randomBytes(blobBytes)
+  const { digest } = contentOf(blob)
+  const names = sharers.map((name) => `library/${name}`)
+  for (const name of names) await push(name, blob)
+  const beside = await push('library/direct', randomBytes(blobBytes))
+  const edges = network.edges.slice(0, siteEdges)
+  const places = []
+  for (const name of names) for (const edge of edges) places.push(await placeAt(edge, name, digest))
+  return {
+    digest,
+    blob,
+    places,
+    direct: await placeAt(front.url, 'library/direct', beside),
+    remove: () => front.forgetRequests(),
+  }
 }

@@ -13,6 +13,8 @@ import type { Doubt } from '../cache/proofs.ts'
 import { ownerOf } from '../cache/shares.ts'
 import type { Sources } from '../sources/sources.ts'
 import { isRefusal } from '../upstreams/refused.ts'
+import { createShare } from '../upstreams/share.ts'
+import { keyOf as questionOf, withoutSignal } from './questions.ts'
 
 /** A blob to be sent; a handle is closed by who got it. */
 export type OpenedBlob =
@@ -109,9 +111,11 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     return { kind: 'memory', bytes }
   }
 
+  const vouchOnce = createShare<boolean>()
   /**
    * Links the digest to the repository if an Outport primary says, to this edge itself, that it is there. A third
-   * party's word is not enough: it must deliver the bytes.
+   * party's word is not enough: it must deliver the bytes. Who comes meanwhile shares the answer: cold clients of one
+   * blob come by the hundred.
    */
   const linkIfVouchedFor = async (
     origin: Origin,
@@ -120,9 +124,12 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
   ): Promise<boolean> => {
     const upstream = client(origin.upstream)
     if (upstream.entry.kind !== 'primary') return false
-    if ((await upstream.headBlob(origin.repository, digest, request)) === undefined) return false
-    await blobs.addLink(origin, digest, {})
-    return true
+    return vouchOnce(questionOf(origin, digest, request), async () => {
+      const asked = withoutSignal(request)
+      if ((await upstream.headBlob(origin.repository, digest, asked)) === undefined) return false
+      await blobs.addLink(origin, digest, {})
+      return true
+    })
   }
 
   /**

@@ -12,7 +12,7 @@ const launcher = resolve(import.meta.dirname, '../../deploy/launch.mjs')
 const edgeHost = resolve(import.meta.dirname, 'edge-host.ts')
 const hostedPorts = 21_000
 
-/** Where all of its edges are. */
+/** Where all of its edges are, if nothing else is said. */
 export const networkSite = 'site'
 
 /** A process of it: `edge-1` is the first edge; `postgres` the primary's own. */
@@ -52,6 +52,15 @@ export interface NetworkOptions {
   readonly processOf?: (edge: number) => number
   /** What an edge has as its `peers`, besides the port. */
   readonly peersOf?: (edge: number) => object
+  /** Where an edge is. */
+  readonly siteOf?: (edge: number) => string
+  /** More of an edge's configuration. */
+  readonly edgeOf?: (edge: number) => object
+  /** Puts something before the listeners of the primary. @returns where edges reach it then */
+  readonly between?: {
+    readonly clients?: (primary: URL) => Promise<URL>
+    readonly internal?: (listener: URL) => Promise<URL>
+  }
 }
 
 /** Starts them, and waits until each edge knows all that there is, the others included. */
@@ -63,6 +72,9 @@ export async function startNetwork({
   upstreams,
   processOf,
   peersOf = () => ({}),
+  siteOf = () => networkSite,
+  edgeOf = () => ({}),
+  between = {},
 }: NetworkOptions): Promise<Network> {
   const children = new Map<string, ChildProcess>()
   const portOf = new Map<string, number>()
@@ -99,6 +111,10 @@ export async function startNetwork({
     for (const file of secrets.values())
       await writeFile(file, randomBytes(16).toString('hex'), { mode: 0o600 })
     const ports = { primary: await freePort(), internal: await freePort() }
+    const url = `http://127.0.0.1:${ports.primary}`
+    const internal = new URL(`https://127.0.0.1:${ports.internal}`)
+    const front = await between.clients?.(new URL(url))
+    const internalFront = await between.internal?.(internal)
     const edgesOfPrimary = ids.map((id) => ({
       id,
       credential_file: secrets.get(id),
@@ -110,7 +126,11 @@ export async function startNetwork({
       {
         primary: {
           listeners: [{ port: ports.primary }],
-          internal: { port: ports.internal },
+          ...(front !== undefined && { external_url: front.origin }),
+          internal: {
+            port: ports.internal,
+            ...(internalFront !== undefined && { external_url: internalFront.origin }),
+          },
           metrics: { port: 0 },
           admin_password: password,
           edges: edgesOfPrimary,
@@ -119,7 +139,6 @@ export async function startNetwork({
       ports.primary,
     )
     await start('primary')
-    const url = `http://127.0.0.1:${ports.primary}`
     const primary = createRegistryClient({ baseUrl: url, credentials: admin })
     const urls: URL[] = []
     const metrics: number[] = []
@@ -128,7 +147,7 @@ export async function startNetwork({
       processOf === undefined ? id : `host-${processOf(edge)}`,
     )
     for (const [edge, id] of ids.entries()) {
-      await callApi(primary, 'PUT', `/edges/${id}`, { site: networkSite })
+      await callApi(primary, 'PUT', `/edges/${id}`, { site: siteOf(edge) })
       // Many that are to be bound only later must not be those of outgoing connections.
       const port = processOf === undefined ? await freePort() : hostedPorts + 2 * edge
       const metricsPort = processOf === undefined ? await freePort() : port + 1
@@ -138,11 +157,12 @@ export async function startNetwork({
           edge: {
             id,
             credential_file: secrets.get(id),
-            primary: { url },
+            primary: { url: front?.origin ?? url },
             listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
             metrics: { port: metricsPort },
             peers: { port: 0, ...peersOf(edge) },
             ...(upstreams && { upstreams }),
+            ...edgeOf(edge),
           },
         },
         port,
@@ -179,13 +199,15 @@ export async function startNetwork({
     }
     const everyEdge = async (holds: (edge: number) => Promise<boolean>): Promise<boolean> =>
       (await Promise.all(urls.map((_, edge) => holds(edge)))).every(Boolean)
+    const sites = ids.map((_, edge) => siteOf(edge))
+    const membersOf = (edge: number) => sites.filter((site) => site === sites[edge]).length
     // Each says where it is, and hears of all the others.
     await waitFor(
       'all edges to know each other, and all there is',
       () =>
         everyEdge(
           async (edge) =>
-            (await metric(edge, 'outport_edge_site_members')) === edges &&
+            (await metric(edge, 'outport_edge_site_members')) === membersOf(edge) &&
             (await metric(edge, 'outport_edge_log_fresh')) === 1,
         ),
       { timeoutMs: 60_000 },
@@ -194,7 +216,7 @@ export async function startNetwork({
       edges: urls,
       primary,
       admin,
-      internal: new URL(`https://127.0.0.1:${ports.internal}`),
+      internal,
       metric,
       pidOf,
       signal: (edge, signal) => void children.get(processNames[edge] ?? '')?.kill(signal),

@@ -437,6 +437,24 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     setPace(bytesPerSecond) {
       pace = bytesPerSecond
     },
+    ...countsOf(requests),
+    tokenRequests: () => requests.filter((request) => request.url.split('?')[0] === '/token'),
+    revokeTokens: () => tokens.clear(),
+    forgetRequests() {
+      requests.length = 0
+    },
+    connections: () => sockets.size,
+    down: shut,
+    up: () => listen(port),
+    close: shut,
+  }
+}
+
+/** What was given, by those requests. */
+export function countsOf(
+  requests: readonly Pick<SeenRequest, 'method' | 'reference' | 'offset' | 'bytes'>[],
+): Pick<Upstream, 'delivered' | 'responsesPerSegment'> {
+  return {
     delivered(reference) {
       const of = requests.filter((request) => request.reference === reference)
       const gets = of.filter((request) => request.method === 'GET')
@@ -456,15 +474,6 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       }
       return Array.from(counts, (count) => count ?? 0)
     },
-    tokenRequests: () => requests.filter((request) => request.url.split('?')[0] === '/token'),
-    revokeTokens: () => tokens.clear(),
-    forgetRequests() {
-      requests.length = 0
-    },
-    connections: () => sockets.size,
-    down: shut,
-    up: () => listen(port),
-    close: shut,
   }
 }
 

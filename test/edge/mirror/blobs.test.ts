@@ -133,6 +133,18 @@ test('who began a fill or was vouched for is not asked about while it runs', asy
   goOn()
 })
 
+test('many who come at once to a fill that another repository began ask about it once', async (t) => {
+  const { upstream, blobs } = await startWorld(t)
+  const [digest] = [one, two].map(({ repository }) => upstream.addBlob(repository, content))
+  assert.ok(digest)
+  const goOn = upstream.fault({ digest, method: 'GET', times: 1 }, { stallAt: 200_000 })
+  const first = await blobs.open(one, digest, {})
+  const many = await Promise.all(Array.from({ length: 20 }, () => blobs.open(two, digest, {})))
+  assert.equal(upstream.delivered(digest).heads, 1)
+  for (const each of [first, ...many]) if (each.kind !== 'memory') await each.handle.close()
+  goOn()
+})
+
 test('who was vouched for only when the fill was over has the blob, too', async (t) => {
   const answered = Promise.withResolvers<void>()
   const wrapClient = (client: UpstreamClient): UpstreamClient => ({
