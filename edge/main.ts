@@ -92,6 +92,7 @@ export async function startEdge(
   const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
   closers.push(() => hasher.close())
   const integrity = createIntegrityMetrics(metrics.registry)
+  const pinLoss: PinLoss = {}
   try {
     const cache = await openCache({
       folder: join(config.data, 'edge'),
@@ -112,6 +113,7 @@ export async function startEdge(
           'a held file was not what its digest says: it is fetched again',
         )
       },
+      onPinLost: () => pinLoss.told?.(),
       proofMs: edge.cache.proof_ttl,
       scrub: { bytesPerSecond: edge.cache.scrub, onRead: integrity.scrubbed },
       onDamaged: (err) =>
@@ -126,6 +128,7 @@ export async function startEdge(
       metrics,
       signal,
       cache,
+      pinLoss,
       disk,
       trouble,
       hasher,
@@ -138,11 +141,17 @@ export async function startEdge(
   }
 }
 
+/** Who is told when something went that was to stay. */
+interface PinLoss {
+  told?: () => void
+}
+
 interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly edge: EdgeOptions
   readonly data: string
   readonly metrics: Metrics
   readonly cache: Cache
+  readonly pinLoss: PinLoss
   readonly disk: DiskHealth
   readonly trouble: Trouble
   readonly hasher: Hasher
@@ -157,6 +166,7 @@ async function startParts({
   metrics: { registry, http: httpMetrics },
   signal,
   cache,
+  pinLoss,
   disk,
   trouble,
   hasher,
@@ -360,6 +370,12 @@ async function startParts({
       blob: (origin, { digest, size }, isSharer) =>
         blobs.prefetch(origin, digest, {}, { size, isSharer }),
       isHeld: (digest) => cached.size(digest) !== undefined,
+      heldParts: async (digest) => {
+        const bytes = await cached.readAll(digest)
+        return bytes && namesOf(bytes)
+      },
+      isPinned: (digest) => cached.isPinned(digest),
+      room: () => cached.room,
       pin: () => pins.mark(),
       onHeld: ({ ruleId, projectId, repositoryId }) => {
         const repository = primaryLog.statements.repositoryName(projectId, repositoryId)
@@ -368,6 +384,7 @@ async function startParts({
       },
       now: Date.now,
     })
+    pinLoss.told = () => primaryLog.lost()
   }
 
   const leavingRef: { current?: Leaving } = {}

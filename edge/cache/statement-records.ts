@@ -48,6 +48,13 @@ export interface StreamRecord {
   readonly stale?: boolean
 }
 
+/** What is recorded of a selection. */
+export interface SelectionRecord {
+  readonly seq: number
+  readonly isHeld?: boolean
+  readonly isDemoted?: boolean
+}
+
 export const keys = {
   cursor: 'c!cursor',
   current: 'c!current',

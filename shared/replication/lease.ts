@@ -64,7 +64,7 @@ export interface PrefetchFailure {
   readonly ruleId: number
   readonly repositoryId: number
   readonly digest: string
-  /** `NO_SPACE`, or what went wrong. */
+  /** What went wrong; it begins with `NO_SPACE` where pins may take no more. */
   readonly reason: string
 }
 
