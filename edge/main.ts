@@ -488,6 +488,20 @@ async function startParts({
   })
   leavingRef.current = leaving
   closers.push(() => leaving.close())
+  const { prune: pruning } = edge.cache
+  const prune =
+    identity === undefined || !edge.follow || pruning.mode === 'off'
+      ? undefined
+      : createPrune({
+          options: { ...pruning, mode: pruning.mode },
+          upstream: primaryOf(edge).id,
+          blobs: cached,
+          isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
+          kept: () => pins.all(),
+          log,
+          now: Date.now,
+        })
+  closers.push(() => prune?.close())
   if (identity !== undefined && edge.follow) {
     primaryLog.follow({
       edge: identity,
@@ -496,6 +510,7 @@ async function startParts({
       dial: { chooseProxy: proxyChoiceOf(edge), connectTimeoutMs: edge.fill.connect },
       progress: () => {
         const { failures, preheats, heldSeq, waitingBytes } = primaryLog.progress()
+        const pruned = prune?.report()
         return {
           heldSeq,
           waitingBytes,
@@ -507,6 +522,7 @@ async function startParts({
             draining: leaving.isLeaving,
             failures,
             preheats,
+            ...(pruned && { prune: pruned }),
           },
         }
       },
@@ -519,20 +535,7 @@ async function startParts({
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
-  }
-  const { prune: pruning } = edge.cache
-  if (identity !== undefined && edge.follow && pruning.mode !== 'off') {
-    const prune = createPrune({
-      options: { ...pruning, mode: pruning.mode },
-      upstream: primaryOf(edge).id,
-      blobs: cached,
-      isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
-      kept: () => pins.all(),
-      log,
-      now: Date.now,
-    })
-    closers.push(() => prune.close())
-    prune.start()
+    prune?.start()
   }
   const operator = await createMetricsServer({
     ...edge.metrics,
