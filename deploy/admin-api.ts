@@ -219,6 +219,23 @@ export interface ShownStatus {
   readonly servedBytes: number | undefined
   readonly clockSkewMs: number | undefined
   readonly failures: number | undefined
+  /** Undefined: it does not prune, or has not looked yet. */
+  readonly prune: ShownPrune | undefined
+}
+
+/** What nothing keeps at an edge, and what went. */
+export interface ShownPrune {
+  readonly outcome: string
+  readonly at: string
+  readonly blobs: number | undefined
+  readonly bytes: number | undefined
+  readonly removed:
+    | {
+        readonly at: string
+        readonly blobs: number | undefined
+        readonly bytes: number | undefined
+      }
+    | undefined
 }
 
 /** Reads an edge of the admin API; what is not there is empty. */
@@ -248,10 +265,7 @@ export function readEdge(value: unknown): ShownEdge {
 function readStatus(value: unknown): ShownStatus | undefined {
   if (!isRecord(value)) return undefined
   const text = (name: string) => textOf(value[name])
-  const number = (name: string) => {
-    const field = value[name]
-    return typeof field === 'number' ? field : undefined
-  }
+  const number = (name: string) => numberOf(value[name])
   return {
     version: text('version'),
     lastSeen: text('last_seen'),
@@ -268,7 +282,26 @@ function readStatus(value: unknown): ShownStatus | undefined {
     servedBytes: number('served_bytes'),
     clockSkewMs: number('clock_skew_ms'),
     failures: number('failures'),
+    prune: readPrune(value['prune']),
   }
+}
+
+function readPrune(value: unknown): ShownPrune | undefined {
+  if (!isRecord(value)) return undefined
+  const { outcome, removed } = value
+  return {
+    outcome: textOf(outcome),
+    ...readAmount(value),
+    removed: isRecord(removed) ? readAmount(removed) : undefined,
+  }
+}
+
+function readAmount({ at, blobs, bytes }: Readonly<Record<string, unknown>>) {
+  return { at: textOf(at), blobs: numberOf(blobs), bytes: numberOf(bytes) }
+}
+
+function numberOf(value: unknown): number | undefined {
+  return typeof value === 'number' ? value : undefined
 }
 
 function textOf(value: unknown): string {

@@ -93,6 +93,7 @@ export async function startEdge(
   const hasher = createHasher({ workerFromBytes: 8 * bufferBytes })
   closers.push(() => hasher.close())
   const integrity = createIntegrityMetrics(metrics.registry)
+  const pinLoss: PinLoss = {}
   try {
     const cache = await openCache({
       folder: join(config.data, 'edge'),
@@ -113,6 +114,7 @@ export async function startEdge(
           'a held file was not what its digest says: it is fetched again',
         )
       },
+      onPinLost: () => pinLoss.told?.(),
       proofMs: edge.cache.proof_ttl,
       scrub: { bytesPerSecond: edge.cache.scrub, onRead: integrity.scrubbed },
       onDamaged: (err) =>
@@ -128,6 +130,7 @@ export async function startEdge(
       signal,
       passwordCost,
       cache,
+      pinLoss,
       disk,
       trouble,
       hasher,
@@ -140,12 +143,18 @@ export async function startEdge(
   }
 }
 
+/** Who is told when something went that was to stay. */
+interface PinLoss {
+  told?: () => void
+}
+
 interface Parts extends Required<Omit<StartDeps, 'processMetrics'>> {
   readonly edge: EdgeOptions
   readonly data: string
   readonly passwordCost: ScryptCost | undefined
   readonly metrics: Metrics
   readonly cache: Cache
+  readonly pinLoss: PinLoss
   readonly disk: DiskHealth
   readonly trouble: Trouble
   readonly hasher: Hasher
@@ -161,6 +170,7 @@ async function startParts({
   signal,
   passwordCost,
   cache,
+  pinLoss,
   disk,
   trouble,
   hasher,
@@ -365,6 +375,12 @@ async function startParts({
       blob: (origin, { digest, size }, isSharer) =>
         blobs.prefetch(origin, digest, {}, { size, isSharer }),
       isHeld: (digest) => cached.size(digest) !== undefined,
+      heldParts: async (digest) => {
+        const bytes = await cached.readAll(digest)
+        return bytes && namesOf(bytes)
+      },
+      isPinned: (digest) => cached.isPinned(digest),
+      room: () => cached.room,
       pin: () => pins.mark(),
       onHeld: ({ ruleId, projectId, repositoryId }) => {
         const repository = primaryLog.statements.repositoryName(projectId, repositoryId)
@@ -373,6 +389,7 @@ async function startParts({
       },
       now: Date.now,
     })
+    pinLoss.told = () => primaryLog.lost()
   }
 
   const leavingRef: { current?: Leaving } = {}
@@ -476,6 +493,20 @@ async function startParts({
   })
   leavingRef.current = leaving
   closers.push(() => leaving.close())
+  const { prune: pruning } = edge.cache
+  const prune =
+    identity === undefined || !edge.follow || pruning.mode === 'off'
+      ? undefined
+      : createPrune({
+          options: { ...pruning, mode: pruning.mode },
+          upstream: primaryOf(edge).id,
+          blobs: cached,
+          isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
+          kept: () => pins.all(),
+          log,
+          now: Date.now,
+        })
+  closers.push(() => prune?.close())
   if (identity !== undefined && edge.follow) {
     primaryLog.follow({
       edge: identity,
@@ -484,6 +515,7 @@ async function startParts({
       dial: { chooseProxy: proxyChoiceOf(edge.outbound), connectTimeoutMs: edge.fill.connect },
       progress: () => {
         const { failures, preheats, heldSeq, waitingBytes } = primaryLog.progress()
+        const pruned = prune?.report()
         return {
           heldSeq,
           waitingBytes,
@@ -495,6 +527,7 @@ async function startParts({
             draining: leaving.isLeaving,
             failures,
             preheats,
+            ...(pruned && { prune: pruned }),
           },
         }
       },
@@ -507,20 +540,7 @@ async function startParts({
       onIdentity: ({ key, certificate, ca }) =>
         peerServer?.server.setMutual({ key, cert: certificate, ca }),
     })
-  }
-  const { prune: pruning } = edge.cache
-  if (identity !== undefined && edge.follow && pruning.mode !== 'off') {
-    const prune = createPrune({
-      options: { ...pruning, mode: pruning.mode },
-      upstream: primaryOf(edge).id,
-      blobs: cached,
-      isSettled: () => primaryLog.freshness.isFresh() && primaryLog.progress().isWhole,
-      kept: () => pins.all(),
-      log,
-      now: Date.now,
-    })
-    closers.push(() => prune.close())
-    prune.start()
+    prune?.start()
   }
   const operator = await createMetricsServer({
     ...edge.metrics,

@@ -50,6 +50,7 @@ import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
 import { createKeyRotation } from './store/key-rotation.ts'
 import { createLogMarks } from './store/log-mark.ts'
+import { createFeedStarts } from './store/feed-starts.ts'
 import { listenForHeads } from './store/listen.ts'
 import { agreeOnKeyFile, agreeOnStore } from './store/settings.ts'
 import { createSnapshots } from './store/snapshots.ts'
@@ -401,7 +402,7 @@ interface InternalContext extends PartContext {
 
 /** Where edges come: the log as a stream, leases, snapshots. */
 async function startInternal({
-  database: { records },
+  database,
   data,
   options,
   keys,
@@ -411,6 +412,7 @@ async function startInternal({
   log,
   cleanup,
 }: InternalContext): Promise<{ readonly server: HttpServer; readonly url: URL }> {
+  const { records } = database
   const events = createEvents(records)
   const tail = await startTail({ events, log, pollMs: tailPollMs, keepBytes: feedBytes })
   cleanup.add(() => tail.stop())
@@ -436,7 +438,13 @@ async function startInternal({
     now: Date.now,
   })
   cleanup.add(() => leases.close())
+  const starts = createFeedStarts(records, database)
   const feeds = createFeeds({
+    announce: (start) => {
+      starts.announce(start).catch((err: unknown) => {
+        log.warn({ err, edge: start.edgeId }, 'other primaries are not told whom this one feeds')
+      })
+    },
     tail,
     trust: () => keys.trust(),
     isHeld,
@@ -451,6 +459,7 @@ async function startInternal({
     },
     now: () => performance.now(),
   })
+  cleanup.add(await starts.listen((start) => feeds.startedElsewhere(start)))
   highWater.onChange(() => feeds.endAll())
   keys.onRead(async () => {
     tail.forget()

@@ -49,6 +49,7 @@ export interface CachedBlobs {
   demote(digest: Digest): void
   /** Which blobs stay from now on, held or to come, whoever needs room: up to 80 % of it. */
   setPins(pins: ReadonlySet<Digest>): void
+  isPinned(digest: Digest): boolean
   /** Reads a held blob, and drops it unless it is right. @param pause waited for after each read of so many bytes */
   check(digest: Digest, pause: (bytes: number) => Promise<void>): Promise<void>
   /** Forgets a blob whose file is not what it should be; links stay and lead to a new fill. */
@@ -66,7 +67,7 @@ export interface CachedBlobs {
   /** Held bytes and blobs, for the metrics. */
   readonly total: { readonly bytes: number; readonly count: number }
   /** Bytes that may be held, those on their way, and those that are pinned. */
-  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes' | 'pinnedBytes'>
+  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes' | 'pinnedBytes' | 'pinnableBytes'>
   close(): Promise<void>
 }
 
@@ -88,6 +89,8 @@ export interface CachedBlobsDeps {
   readonly hasher?: Hasher | undefined
   /** Told of a file that is not what its digest says; it is gone by then. */
   readonly onRotten?: ((digest: Digest, found: RottenFound) => void) | undefined
+  /** Told when something went that is pinned. */
+  readonly onPinLost?: (() => void) | undefined
   /** Milliseconds for which a file counts as proved; without, until it is changed. */
   readonly proofMs?: number | undefined
   readonly now?: (() => number) | undefined
@@ -118,6 +121,7 @@ export async function createCachedBlobs({
   shares,
   hasher = createHasher({ workerFromBytes: Infinity }),
   onRotten,
+  onPinLost,
   proofMs = Infinity,
   now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
@@ -174,6 +178,7 @@ export async function createCachedBlobs({
     total.bytes -= size
     total.count--
     evictor.removed(digest)
+    if (pinned.has(digest)) onPinLost?.()
     await files.remove(digest)
   }
   /** Unless somebody reads it. @returns whether it went */
@@ -281,6 +286,7 @@ export async function createCachedBlobs({
       pinned = pins
       evictor.setPins(pins)
     },
+    isPinned: (digest) => pinned.has(digest),
     async prune(digest, provedBefore) {
       const { provedAt = 0 } = index.stored(digest) ?? {}
       if (pinned.has(digest) || provedAt >= provedBefore) return false

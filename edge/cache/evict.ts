@@ -1,6 +1,6 @@
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { HeldBlob, UseRecord } from './gdsf.ts'
-import { createSharedGdsf, type Share } from './shares.ts'
+import { createSharedGdsf, pinnedPart, type Share } from './shares.ts'
 
 /** Keeps the cache within its size: what is held, what is on its way, and who goes for it. */
 export interface Evictor {
@@ -22,6 +22,8 @@ export interface Evictor {
   setPins(pins: ReadonlySet<Digest>): void
   /** Held bytes of them. */
   readonly pinnedBytes: number
+  /** Bytes that they may take. */
+  readonly pinnableBytes: number
   /**
    * Makes room for a blob that is to be stored.
    * @returns what gives the room back, once the blob is held or given up
@@ -214,6 +216,9 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     },
     get pinnedBytes() {
       return gdsf.pinnedBytes
+    },
+    get pinnableBytes() {
+      return pinnedPart * capacityBytes
     },
     async reserve(bytes) {
       reservedBytes += bytes

@@ -35,6 +35,7 @@ export interface CacheOptions {
   readonly proofMs?: number
   /** Told of a file that is not what its digest says; it is gone by then. */
   readonly onRotten?: CachedBlobsDeps['onRotten']
+  readonly onPinLost?: CachedBlobsDeps['onPinLost']
   /** All that is held is read again and again, at so many bytes a second; not at all without, or with 0. */
   readonly scrub?: { readonly bytesPerSecond: number; readonly onRead: (bytes: number) => void }
 }

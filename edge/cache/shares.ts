@@ -16,7 +16,7 @@ export function ownerOf({ upstream, project }: Pick<Origin, 'upstream' | 'projec
 }
 
 /** What pinned blobs may take together, of the capacity: the rest is for all others, and for what is on its way. */
-const pinnedPart = 0.8
+export const pinnedPart = 0.8
 
 /**
  * The order of going, where some owners have a share: who is above it loses the lowest of its own, whatever that would be

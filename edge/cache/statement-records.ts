@@ -20,12 +20,6 @@ export interface RecordedTag extends TagStatement {
   readonly before?: Digest
 }
 
-/** What a rule brings. */
-export interface StoredSelection {
-  readonly seq: number
-  readonly isHeld?: boolean
-}
-
 /** A rule, and since when it says what it does of tags. */
 export interface KnownRule extends RuleFact {
   /** Tags that moved up to this event it does not hold back; absent: 0. */
@@ -52,6 +46,13 @@ export interface StreamRecord {
   readonly gone?: boolean
   /** The log does not reach back to it: it stands until a snapshot takes its place. */
   readonly stale?: boolean
+}
+
+/** What is recorded of a selection. */
+export interface SelectionRecord {
+  readonly seq: number
+  readonly isHeld?: boolean
+  readonly isDemoted?: boolean
 }
 
 export const keys = {

@@ -36,7 +36,7 @@ import {
   type KnownRule,
   type RecordedHead,
   type RecordedTag,
-  type StoredSelection,
+  type SelectionRecord,
   type StreamRecord,
   type TagStatement,
 } from './statement-records.ts'
@@ -63,6 +63,8 @@ export interface Selection {
   readonly seq: number
   /** Whether all of it was here once. */
   readonly isHeld: boolean
+  /** A tag may name it though not all of it is here: there was no room for it, or some of it went. */
+  readonly isDemoted: boolean
 }
 
 export interface ProjectStatement {
@@ -118,6 +120,8 @@ export interface Statements {
   preheats(): Promise<readonly PreheatFact[]>
   /** All of it is here: a tag that names it may be answered. */
   markHeld(selection: Selection): Promise<void>
+  /** Not all of it is here, and it may be answered all the same. */
+  demote(selection: Selection): Promise<void>
   /** What a tag named when all of that was here last; undefined: nothing that a rule wants whole. */
   heldTag(projectId: number, repositoryId: number, tag: string): Digest | undefined
   /** Records events, in order, and where the log is with them. Streams that are not known are passed by. */
@@ -367,9 +371,12 @@ export async function openStatements(
           wholeRules.delete(fact.ruleId)
           remove(ruleKey(fact.ruleId))
           break
-        case 'selected':
-          put(selectionKey(fact.ruleId, fact.repositoryId, fact.digest), { seq })
+        case 'selected': {
+          const key = selectionKey(fact.ruleId, fact.repositoryId, fact.digest)
+          // What tags name already they go on naming.
+          put(key, { seq, ...pickDemoted(now(key)) })
           break
+        }
         case 'unselected':
           remove(selectionKey(fact.ruleId, fact.repositoryId, fact.digest))
           break
@@ -444,7 +451,7 @@ export async function openStatements(
         if (gone === true || prefix === undefined || projectId === undefined) continue
         for await (const [key, value] of level.iterator(rangeOf(prefix, 'z'))) {
           const [, ruleId, repositoryId, digest] = key.slice(prefix.length).split('!')
-          const { seq, isHeld } = value as StoredSelection
+          const { seq, isHeld, isDemoted } = value as SelectionRecord
           yield {
             ruleId: Number(ruleId),
             projectId,
@@ -452,6 +459,7 @@ export async function openStatements(
             digest: digest as Digest,
             seq: Math.max(seq, base),
             isHeld: isHeld === true,
+            isDemoted: isDemoted === true,
           }
         }
       }
@@ -475,6 +483,14 @@ export async function openStatements(
         }
         await level.batch(operations)
         for (const { key } of operations) hot.delete(key)
+      }),
+    demote: ({ ruleId, projectId, repositoryId, digest, seq }) =>
+      inTurn(async () => {
+        const prefix = prefixOf(projectStream(projectId))
+        if (prefix === undefined) return
+        const key = prefix + selectionKey(ruleId, repositoryId, digest)
+        if (level.getSync(key) === undefined) return
+        await level.put(key, { seq, isDemoted: true }, { sync: true })
       }),
     heldTag: (projectId, repositoryId, tag) =>
       read(projectStream(projectId), heldTagKey(repositoryId, tag)) as Digest | undefined,
@@ -520,7 +536,12 @@ export async function openStatements(
         for await (const [key, value] of level.iterator(rangeOf(before, 'z'))) {
           isSelected = true
           const [, , repositoryId, digest] = key.slice(before.length).split('!')
-          if ((value as StoredSelection).isHeld !== true) lacking.add(`${repositoryId}!${digest}`)
+          const record = value as SelectionRecord
+          if (record.isHeld !== true) lacking.add(`${repositoryId}!${digest}`)
+          const place = prefix + key.slice(before.length)
+          const told = level.getSync(place) as SelectionRecord | undefined
+          if (told !== undefined && record.isDemoted === true)
+            waiting.push({ type: 'put', key: place, value: { ...told, isDemoted: true } })
         }
         if (!isSelected) return
         const keep = (key: string, digest: Digest): void =>
@@ -601,8 +622,15 @@ function isLackingIn(
   return (digest: Digest): boolean =>
     [...wholeRules].some((ruleId) => {
       const selection = read(selectionKey(ruleId, repositoryId, digest))
-      return selection !== undefined && (selection as StoredSelection).isHeld !== true
+      if (selection === undefined) return false
+      const { isHeld, isDemoted } = selection as SelectionRecord
+      return isHeld !== true && isDemoted !== true
     })
+}
+
+function pickDemoted(record: unknown): Pick<SelectionRecord, 'isDemoted'> {
+  const isDemoted = (record as SelectionRecord | undefined)?.isDemoted === true
+  return isDemoted ? { isDemoted } : {}
 }
 
 function ignore(): void {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
+import type { PruneReport } from '../../shared/replication/lease.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
 
 export interface PruneOptions {
@@ -36,13 +37,22 @@ export interface Pruned {
 
 /** Digests that the log lists. */
 const maxListed = 200
+/** Digests that the primary is told of. */
+const maxReported = 20
 
 /** Lets go what is held of the primary and nothing keeps here, so that the edge holds what its rules select. */
 export function createPrune({ options, upstream, blobs, isSettled, kept, log, now }: PruneDeps) {
   const stopping = new AbortController()
   let running: Promise<void> | undefined
+  let report: PruneReport | undefined
 
   async function run(): Promise<Pruned> {
+    const pruned = await prune()
+    if (pruned.outcome !== 'unsettled') report = reportOf(pruned, { at: now(), before: report })
+    return pruned
+  }
+
+  async function prune(): Promise<Pruned> {
     if (!isSettled()) return nothing('unsettled')
     const stays = await kept()
     // It may be that something has come to be kept meanwhile.
@@ -99,6 +109,8 @@ export function createPrune({ options, upstream, blobs, isSettled, kept, log, no
 
   return {
     run,
+    /** What the last look came to; undefined before the first. */
+    report: () => report,
     /** Runs now and again. */
     start(): void {
       running ??= repeat()
@@ -113,6 +125,22 @@ export function createPrune({ options, upstream, blobs, isSettled, kept, log, no
 
 function nothing(outcome: Pruned['outcome']): Pruned {
   return { outcome, digests: [], bytes: 0 }
+}
+
+function reportOf(
+  { outcome, digests, bytes }: Pruned,
+  { at, before }: { readonly at: number; readonly before: PruneReport | undefined },
+): PruneReport {
+  const isDone = outcome === 'done'
+  const removed = isDone ? { at, blobs: digests.length, bytes } : before?.removed
+  return {
+    outcome: outcome === 'unsettled' ? 'nothing' : outcome,
+    at,
+    blobs: isDone ? 0 : digests.length,
+    bytes: isDone ? 0 : bytes,
+    digests: isDone ? [] : digests.slice(0, maxReported),
+    ...(removed && { removed }),
+  }
 }
 
 function sum(blobs: readonly { readonly bytes: number }[]): number {

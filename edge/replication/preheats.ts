@@ -84,7 +84,8 @@ export function selectionOf(
   { preheatId, projectId, repositoryId, digest }: PreheatFact,
   { seq, isHeld }: Pick<Selection, 'seq' | 'isHeld'>,
 ): Selection {
-  return { ruleId: -preheatId, projectId, repositoryId, digest, seq, isHeld }
+  const isDemoted = false
+  return { ruleId: -preheatId, projectId, repositoryId, digest, seq, isHeld, isDemoted }
 }
 
 function ruleOf({ preheatId, platforms }: PreheatFact): KnownRule {

@@ -26,6 +26,8 @@ export interface PrimaryLog {
   identity(): OwnIdentity | undefined
   /** Begins to fetch what rules bring; resolves when all that was recorded of it is known. */
   bring(deps: BringDeps): Promise<void>
+  /** Something that was to stay went. */
+  lost(): void
   /** All that rules bring. */
   roots(): readonly Digest[]
   progress(): WantedProgress
@@ -109,6 +111,7 @@ export async function openPrimaryLog({
       })
       await wanted.readAgain()
     },
+    lost: () => wanted?.lost(),
     roots: () => wanted?.roots() ?? [],
     progress: () =>
       wanted?.progress() ?? {

@@ -9,6 +9,7 @@ import type { Origin } from '../cache/cache-index.ts'
 import type { KnownRule } from '../cache/statement-records.ts'
 import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
 import { createGuards, type Guards } from './guards.ts'
+import { checkRoom, NoSpaceError, type PinRoom } from './pin-room.ts'
 import { createPreheats, isPreheat, keyOf, selectionOf } from './preheats.ts'
 
 /** What rules bring to this edge, and how far it is with that. */
@@ -23,7 +24,9 @@ export interface Wanted {
   isGuarded: Guards['holds']
   /** Whether a rule brings images here that are answered only when all of them is here. */
   wantsWhole(rule: RuleFact): boolean
-  /** All that rules bring here. */
+  /** Something that was to stay went: what lacks it now is fetched again, and meanwhile answered as it is. */
+  lost(): void
+  /** All that rules bring here, but for what there is no room for. */
   roots(): readonly Digest[]
   progress(): WantedProgress
   /** Resolves when nothing is being fetched. */
@@ -64,6 +67,10 @@ export interface WantedDeps {
     isSharer: (edge: RosterEdge) => boolean,
   ) => Promise<void>
   readonly isHeld: (digest: Digest) => boolean
+  /** The parts of a manifest that is here; undefined: it is not. */
+  readonly heldParts: (digest: Digest) => Promise<WantedParts | undefined>
+  readonly isPinned: (digest: Digest) => boolean
+  readonly room: () => PinRoom
   /** Keeps what rules bring from being evicted; called before a first blob comes. */
   readonly pin: () => Promise<void>
   /** Told when it is further, or has given up on something: the primary may want to know. */
@@ -100,6 +107,8 @@ interface Work {
   reason: string
   /** What is still to come, by its size; undefined until that is known. */
   missing: Map<Digest, number> | undefined
+  /** There is no room for it: nothing of it is kept from being evicted. */
+  lacksRoom: boolean
   /** Not before; steady milliseconds. */
   dueAt: number
   running: boolean
@@ -123,6 +132,9 @@ export function createWanted(deps: WantedDeps): Wanted {
   let timer: NodeJS.Timeout | undefined
   const preheats = createPreheats({ now: deps.now, onOver: () => void readAgain() })
   const running = new Set<Promise<void>>()
+  let isVerified = false
+  let verifying: Promise<void> | undefined
+  let verifyAgain = false
 
   const isSelected = (rule: RuleFact, me: RosterEdge): boolean =>
     rule.enabled && selects(parseSelector(rule.selector), me)
@@ -133,8 +145,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     if (rule === undefined) return false
     const key = keyOf(selection)
     roots.set(key, selection.digest)
-    const isHere = selection.isHeld && deps.isHeld(selection.digest)
-    if (!isHere && !works.has(key)) works.set(key, newWork(selection, rule))
+    if (!selection.isHeld && !works.has(key)) works.set(key, newWork(selection, rule))
     return true
   }
   /** It was selected, perhaps not for the first time: somebody wants it tried at once. */
@@ -142,13 +153,53 @@ export function createWanted(deps: WantedDeps): Wanted {
     want(selection)
     const work = works.get(keyOf(selection))
     if (work === undefined) return
-    work.selection = selection
+    work.selection = { ...selection, isDemoted: work.selection.isDemoted }
     work.failures = 0
     work.dueAt = 0
   }
   const forget = (key: string): void => {
     roots.delete(key)
     works.delete(key)
+  }
+  /** There may be room now for what had none. */
+  const retryForRoom = (): void => {
+    for (const work of works.values()) if (work.lacksRoom) work.dueAt = 0
+  }
+  const demote = async (work: Work): Promise<void> => {
+    work.selection = { ...work.selection, isHeld: false, isDemoted: true }
+    incomplete = undefined
+    if (!isPreheat(work.selection))
+      await statements.demote(work.selection).catch((error: unknown) => deps.onFailed(error))
+  }
+
+  const isWhole = async (digest: Digest, platforms: readonly string[]): Promise<boolean> => {
+    const parts = await deps.heldParts(digest)
+    if (parts?.blobs.every((blob) => deps.isHeld(blob.digest)) !== true) return false
+    for (const child of parts.manifests)
+      if (isOnPlatform(child, platforms) && !(await isWhole(child.digest, platforms))) return false
+    return true
+  }
+  /** Looks whether what is said to be all here is. */
+  const verify = async (): Promise<void> => {
+    for await (const selection of statements.selections()) {
+      if (stopping.signal.aborted) return
+      const [key, rule] = [keyOf(selection), rules.get(selection.ruleId)]
+      if (!selection.isHeld || rule === undefined) continue
+      if (await isWhole(selection.digest, rule.platforms)) continue
+      // It may have been unselected, or asked for again, meanwhile.
+      if (!roots.has(key) || works.has(key)) continue
+      const work = newWork(selection, rule)
+      works.set(key, work)
+      await demote(work)
+    }
+  }
+  const verifyUntilStill = async (): Promise<void> => {
+    do {
+      verifyAgain = false
+      await verify()
+    } while (verifyAgain && !stopping.signal.aborted)
+    deps.onProgress()
+    begin()
   }
 
   const read = async (): Promise<void> => {
@@ -176,6 +227,9 @@ export function createWanted(deps: WantedDeps): Wanted {
     readSeq = Math.max(readSeq, seq)
     incomplete = undefined
     await deps.pin()
+    if (!isVerified) await verify()
+    isVerified = true
+    retryForRoom()
     begin()
   }
   const readUntilStill = async (): Promise<void> => {
@@ -195,6 +249,13 @@ export function createWanted(deps: WantedDeps): Wanted {
         reading = undefined
       })
     return reading
+  }
+
+  /** What is not selected any more is not kept any more either. */
+  const letGo = async (): Promise<void> => {
+    await deps.pin().catch((error: unknown) => deps.onFailed(error))
+    retryForRoom()
+    begin()
   }
 
   const begin = (): void => {
@@ -240,15 +301,25 @@ export function createWanted(deps: WantedDeps): Wanted {
     } catch (error) {
       if (stopping.signal.aborted) return
       deps.onFailed(error)
-      work.failures++
-      work.reason = error instanceof Error ? error.message : String(error)
-      const after = Math.min(
-        isPreheat(selection) ? longestPreheatRetryMs : longestRetryMs,
-        (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1),
-      )
-      work.dueAt = performance.now() + after
-      if (work.failures === (isPreheat(selection) ? 1 : givenUpAfter)) deps.onProgress()
+      await failed(work, error)
     }
+  }
+  const failed = async (work: Work, error: unknown): Promise<void> => {
+    const { selection } = work
+    const isRoom = error instanceof NoSpaceError
+    const wasGivenUp = isGivenUp(work)
+    // Looking again costs nothing to speak of, and whatever goes has it looked at sooner.
+    work.failures = isRoom ? Math.max(givenUpAfter, work.failures) : work.failures + 1
+    work.reason = error instanceof Error ? error.message : String(error)
+    const longest = isPreheat(selection) ? longestPreheatRetryMs : longestRetryMs
+    const after = isRoom ? longest : (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1)
+    work.dueAt = performance.now() + Math.min(longest, after)
+    if (isRoom && !work.lacksRoom) {
+      work.lacksRoom = true
+      await demote(work)
+      await deps.pin().catch((cause: unknown) => deps.onFailed(cause))
+    }
+    if (!wasGivenUp && isGivenUp(work)) deps.onProgress()
   }
 
   const fetchImage = async (image: WantedImage, work: Work): Promise<void> => {
@@ -261,9 +332,17 @@ export function createWanted(deps: WantedDeps): Wanted {
         if (isOnPlatform(child, platforms)) await collect(child.digest)
     }
     await collect(digest)
-    await deps.pin()
     const missing = new Map([...blobs].filter(([blob]) => !deps.isHeld(blob)))
     work.missing = missing
+    checkRoom(blobs, {
+      room: deps.room(),
+      isPaid: (blob) => deps.isPinned(blob) && deps.isHeld(blob),
+      coming: [...works.values()]
+        .filter((other) => other !== work && other.running && !other.lacksRoom)
+        .flatMap((other) => [...(other.missing ?? [])]),
+    })
+    work.lacksRoom = false
+    await deps.pin()
     if (isPreheat(work.selection)) deps.onProgress()
     // Those that are here for other repositories too: this one needs its own links.
     const left = blobs.entries()
@@ -285,7 +364,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     applied(events) {
       let isOther = false
       for (const { seq, fact } of events) {
-        if (fact.type === 'selected') tryAgain({ ...fact, seq, isHeld: false })
+        if (fact.type === 'selected') tryAgain({ ...fact, seq, isHeld: false, isDemoted: false })
         else if (fact.type === 'unselected') forget(keyOf(fact))
         else if (fact.type === 'rule' || fact.type === 'rule-deleted') isOther = true
         else if (fact.type === 'edge' && fact.edgeId === edgeId) isOther = true
@@ -296,6 +375,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       }
       if (isOther) void readAgain().then(deps.onProgress)
       else if (reading === undefined) readSeq = statements.cursor?.seq ?? 0
+      if (!isOther && events.some(({ fact }) => fact.type === 'unselected')) void letGo()
       if (events.some(({ fact }) => fact.type === 'selected' || fact.type === 'unselected'))
         deps.onProgress()
       begin()
@@ -304,7 +384,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       if (works.size === 0) return false
       incomplete ??= new Set(
         [...works.values()]
-          .filter(({ rule }) => rule.serve === 'complete')
+          .filter(({ rule, selection }) => rule.serve === 'complete' && !selection.isDemoted)
           .map(({ selection }) => `${selection.repositoryId}!${selection.digest}`),
       )
       return incomplete.has(`${repositoryId}!${digest}`)
@@ -314,7 +394,16 @@ export function createWanted(deps: WantedDeps): Wanted {
       const me = statements.edge(edgeId)
       return rule.serve === 'complete' && me?.suspended === false && isSelected(rule, me)
     },
-    roots: () => [...roots.values()],
+    lost() {
+      verifyAgain = true
+      verifying ??= verifyUntilStill()
+        .catch((error: unknown) => deps.onFailed(error))
+        .finally(() => {
+          verifying = undefined
+        })
+    },
+    roots: () =>
+      [...roots].flatMap(([key, digest]) => (works.get(key)?.lacksRoom === true ? [] : [digest])),
     progress() {
       const all = [...works.values()]
       const open = all.filter(({ selection }) => !isPreheat(selection))
@@ -342,13 +431,29 @@ export function createWanted(deps: WantedDeps): Wanted {
       preheats.close()
       clearTimeout(timer)
       await reading
+      await verifying
       await Promise.all(running)
     },
   }
 }
 
 function newWork(selection: Selection, rule: RuleFact): Work {
-  return { selection, rule, failures: 0, reason: '', missing: undefined, dueAt: 0, running: false }
+  return {
+    selection,
+    rule,
+    failures: 0,
+    reason: '',
+    missing: undefined,
+    // Until it is found that there is: what was fetched for it otherwise may be more than fits.
+    lacksRoom: selection.isDemoted,
+    dueAt: 0,
+    running: false,
+  }
+}
+
+/** Whether it holds nobody up any more. */
+function isGivenUp({ selection, failures }: Work): boolean {
+  return failures >= (isPreheat(selection) ? 1 : givenUpAfter)
 }
 
 function missingBytes({ missing }: Work): number {

@@ -108,6 +108,30 @@ const statusModel = Type.Object({
     minimum: 0,
     description: 'Manifests that rules selected and that it could not get.',
   }),
+  prune: Type.Optional(
+    Type.Object(
+      {
+        outcome: Type.String({
+          description:
+            'Of its last look. nothing: nothing would go. shown: a dry run. refused: it would be more than its limit. done: it went.',
+        }),
+        at: timestamp,
+        blobs: Type.Integer({ minimum: 0, description: 'What would go, and is still there.' }),
+        bytes: count,
+        digests: Type.Array(Type.String(), { description: 'The first of these.' }),
+        removed: Type.Optional(
+          Type.Object(
+            { at: timestamp, blobs: count, bytes: count },
+            { description: 'What it removed last; not there: nothing since it started.' },
+          ),
+        ),
+      },
+      {
+        description:
+          'What nothing keeps at the edge, by its own clock; not there: edge.cache.prune is off there, or it has not looked yet since it started.',
+      },
+    ),
+  ),
 })
 
 const edgeModel = Type.Object({
@@ -455,6 +479,20 @@ function showStatus(status: EdgeStatus) {
     last_error: status.lastError,
     ...(status.lastErrorAt !== undefined && { last_error_at: status.lastErrorAt.toISOString() }),
     failures: status.failures,
+    ...(status.prune !== undefined && { prune: showPrune(status.prune) }),
+  }
+}
+
+function showPrune(prune: NonNullable<EdgeStatus['prune']>) {
+  const { outcome, at, blobs, bytes, digests, removed } = prune
+  const time = (ms: number) => new Date(ms).toISOString()
+  return {
+    outcome,
+    at: time(at),
+    blobs,
+    bytes,
+    digests: [...digests],
+    ...(removed && { removed: { ...removed, at: time(removed.at) } }),
   }
 }
 

@@ -1,5 +1,5 @@
 import type { LogPlace } from '../../shared/replication/chain.ts'
-import { leaseMs } from '../../shared/replication/lease.ts'
+import { leaseMs, type PruneReport } from '../../shared/replication/lease.ts'
 import type { EdgeState } from '../store/edge-states.ts'
 import type { EdgeStanding } from '../store/edges.ts'
 
@@ -48,6 +48,8 @@ export interface EdgeStatus {
   readonly isFailing: boolean
   /** Manifests that rules selected and that it could not get. */
   readonly failures: number
+  /** What would go by itself, and what went; undefined: it does not say. */
+  readonly prune: PruneReport | undefined
 }
 
 /** So many leases without a word, or behind, are no accident. */
@@ -95,6 +97,7 @@ export function statusOf(
     lastErrorAt: report.lastErrorAt === undefined ? undefined : new Date(report.lastErrorAt),
     isFailing: report.lastError !== '' && report.lastErrorIsOver !== true,
     failures: report.failures.length,
+    prune: report.prune,
   }
 }
 

@@ -3,7 +3,9 @@ import type { Logger } from '../../shared/observability/log.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import { isEntitled, type RosterEdge } from '../../shared/replication/events.ts'
 import { aliveMs } from '../../shared/replication/feed.ts'
+import type { FeedStart } from '../store/feed-starts.ts'
 import type { Trust } from '../store/trust.ts'
+import { createCloneWatch, type CloneWatchDeps } from './clone-watch.ts'
 import { lineOf, type FramedBatch, type Tail } from './tail.ts'
 
 /** An edge that would be fed. */
@@ -32,6 +34,8 @@ export interface Feeds {
    * @returns why not, and nothing was written
    */
   open(request: FeedRequest, output: FeedOutput): Promise<FeedRefusal | undefined>
+  /** Another primary feeds an edge now: one that is fed here under its name ends. */
+  startedElsewhere(start: FeedStart): void
   /** The edges that are fed now. */
   connected(): ReadonlySet<string>
   isFed(edgeId: string): boolean
@@ -43,16 +47,14 @@ export interface Feeds {
   close(): void
 }
 
-export interface FeedsDeps {
+export interface FeedsDeps extends CloneWatchDeps {
   readonly tail: Tail
   readonly trust: () => Trust
   /** Whether the log is behind itself: nobody is fed then. */
   readonly isHeld: () => boolean
   readonly log: Logger
-  /** Told of an identity that two use by turns. */
-  readonly onClone: (edgeId: string, addresses: readonly string[]) => void
-  /** Milliseconds of a clock that never jumps. */
-  readonly now: () => number
+  /** Tells other primaries who is fed here now. */
+  readonly announce: (start: FeedStart) => void
 }
 
 interface Feed {
@@ -67,14 +69,11 @@ interface Feed {
 
 /** Edges that are read from the database at once, being behind what memory holds. */
 const maxCatchUps = 16
-/** So often in so long do two starts of one identity take each other's place before that is no accident. */
-const cloneSwaps = 4
-const cloneWindowMs = 600_000
 
 /** The log as a stream to each edge: every header, and the bodies of its own streams. */
-export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDeps): Feeds {
+export function createFeeds({ tail, trust, isHeld, log, announce, ...clones }: FeedsDeps): Feeds {
   const feeds = new Map<string, Feed>()
-  const watchClones = createCloneWatch({ now, onClone })
+  const watchClones = createCloneWatch(clones)
   let catchUps = 0
 
   /** @returns ends it; called again it does nothing */
@@ -180,7 +179,9 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
         endCatchUp()
         return 'behind'
       }
-      watchClones(edge.edgeId, { instance, address })
+      const start = { edgeId: edge.edgeId, instance, address }
+      watchClones(start, 'here')
+      announce(start)
       const before = feeds.get(edge.edgeId)
       if (before !== undefined) end(before)
       feeds.set(edge.edgeId, feed)
@@ -200,6 +201,11 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
         await pump(feed)
       })()
       return undefined
+    },
+    startedElsewhere(start) {
+      watchClones(start, 'elsewhere')
+      const before = feeds.get(start.edgeId)
+      if (before !== undefined) end(before)
     },
     connected: () => new Set(feeds.keys()),
     isFed: (edgeId) => feeds.has(edgeId),
@@ -231,27 +237,4 @@ function write(stream: Writable, chunks: readonly Buffer[]): Promise<void> {
       else reject(error)
     })
   })
-}
-
-/** Tells of an identity whose two starts keep taking each other's place. */
-function createCloneWatch({ now, onClone }: Pick<FeedsDeps, 'now' | 'onClone'>) {
-  interface Start {
-    readonly instance: string
-    readonly address: string
-    readonly at: number
-  }
-  const seen = new Map<string, Start[]>()
-  return (edgeId: string, { instance, address }: Omit<Start, 'at'>): void => {
-    const time = now()
-    const starts = (seen.get(edgeId) ?? []).filter(({ at }) => time - at < cloneWindowMs)
-    seen.set(edgeId, starts)
-    const last = starts.at(-1)
-    if (last?.instance === instance) return
-    starts.push({ instance, address, at: time })
-    // One that starts again and again has a new instance each time; a clone's come back.
-    const isBack = starts.slice(0, -1).some((start) => start.instance === instance)
-    if (!isBack || starts.length < cloneSwaps) return
-    seen.delete(edgeId)
-    onClone(edgeId, [...new Set(starts.map((start) => start.address))])
-  }
 }

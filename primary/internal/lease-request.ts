@@ -50,6 +50,18 @@ const model = Compile(
           { maxItems: 100 },
         ),
       ),
+      prune: Type.Optional(
+        Type.Object({
+          outcome: Type.Union(
+            ['nothing', 'refused', 'shown', 'done'].map((word) => Type.Literal(word)),
+          ),
+          at: time,
+          blobs: count,
+          bytes: count,
+          digests: Type.Array(word(160), { maxItems: 100 }),
+          removed: Type.Optional(Type.Object({ at: time, blobs: count, bytes: count })),
+        }),
+      ),
     }),
   }),
 )

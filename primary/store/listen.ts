@@ -6,23 +6,39 @@ import { headChannel } from './events.ts'
 const reconnectMs = 1000
 
 /**
- * Calls back whenever a new head of the log is announced. A hint only: a connection that breaks is made again
- * without a word, since polling goes on meanwhile.
+ * Calls back whenever a new head of the log is announced. A hint only: polling goes on meanwhile.
  * @returns how to stop
  */
-export async function listenForHeads(
+export function listenForHeads(
   database: Pick<Database, 'connect'>,
   wake: () => void,
 ): Promise<() => Promise<void>> {
+  return listenTo(database, { channel: headChannel, onNotification: wake })
+}
+
+interface Listener {
+  readonly channel: string
+  readonly onNotification: (payload: string) => void
+}
+
+/**
+ * Calls back for what is told on a channel. A connection that breaks is made again without a word; what is told
+ * meanwhile is not heard.
+ * @returns how to stop
+ */
+export async function listenTo(
+  database: Pick<Database, 'connect'>,
+  listener: Listener,
+): Promise<() => Promise<void>> {
   const stopped = new AbortController()
-  let client = await listen(database, wake)
+  let client = await listen(database, listener)
 
   const run = async (): Promise<void> => {
     while (!stopped.signal.aborted) {
       await client.lost
       await sleep(reconnectMs, undefined, { signal: stopped.signal }).catch(() => undefined)
       if (stopped.signal.aborted) return
-      client = await listen(database, wake).catch(() => client)
+      client = await listen(database, listener).catch(() => client)
     }
   }
   const running = run()
@@ -41,16 +57,19 @@ interface Listening {
   end(): Promise<void>
 }
 
-async function listen(database: Pick<Database, 'connect'>, wake: () => void): Promise<Listening> {
+async function listen(
+  database: Pick<Database, 'connect'>,
+  { channel, onNotification }: Listener,
+): Promise<Listening> {
   const client: pg.Client = await database.connect()
   const lost = new Promise<void>((resolve) => {
     client.on('error', () => resolve())
     client.on('end', () => resolve())
   })
   const end = () => client.end().catch(() => undefined)
-  client.on('notification', wake)
+  client.on('notification', ({ payload = '' }) => onNotification(payload))
   try {
-    await client.query(`LISTEN ${headChannel}`)
+    await client.query(`LISTEN ${channel}`)
   } catch (error) {
     await end()
     throw error

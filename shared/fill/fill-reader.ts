@@ -13,6 +13,8 @@ export interface FollowedFill {
   /** Bytes that may be given out now: all but the tail, or all once the digest is proved. */
   readonly readableBytes: number
   readonly proved: boolean
+  /** Whether it is where it will be found again; undefined: that is not known yet. */
+  readonly isKept: boolean | undefined
   /** Why the fill ended without proof. */
   readonly failure: Error | undefined
   /** A reader waits for this piece; `isHome`: who asks for it takes this place for the one that gets it for all. */
@@ -184,9 +186,10 @@ export function createFillReader(
     async whole() {
       for (;;) {
         check()
-        if (fill.proved) return
+        if (fill.isKept === true) return
         if (fill.failure !== undefined) throw fill.failure
-        if (store.degraded) throw new SourceError('unavailable', 'there is no disk to keep it on')
+        if (store.degraded || fill.isKept === false)
+          throw new SourceError('unavailable', 'there is no disk to keep it on')
         await bell.wait()
       }
     },

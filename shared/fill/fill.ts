@@ -77,6 +77,7 @@ export class Fill implements FollowedFill {
   /** Since when the request at the front waits for a place at its source. */
   #queuedSince: number | undefined
   #proved = false
+  #isKept: boolean | undefined
   #stopped = false
   #failure: Error | undefined
   /** Another round is being prepared: what is here may be wrong, and goes. */
@@ -117,6 +118,8 @@ export class Fill implements FollowedFill {
       await this.#openDisk()
       await this.#fillUntilProved()
       const stored = await this.#disk.publish(this.#store)
+      this.#isKept = stored
+      this.bell.ring()
       outcome = this.#outcome(stored ? 'stored' : 'unstored')
     } catch (error) {
       const parked = this.#controller.signal.reason === parkedReason
@@ -229,6 +232,10 @@ export class Fill implements FollowedFill {
   get readableBytes(): number {
     const size = this.#store?.pieces.size ?? 0
     return this.#proved ? size : Math.max(size - this.options.withheldBytes, 0)
+  }
+
+  get isKept(): boolean | undefined {
+    return this.#isKept
   }
 
   get failure(): Error | undefined {

@@ -84,7 +84,7 @@ export interface FillReader extends BlobHandle {
    */
   borrow(offset: number, maxBytes: number): Promise<BorrowedBytes | undefined>
   /**
-   * Resolves when the blob is proved, without reading it.
+   * Resolves when the blob is proved and kept, without reading it.
    * @throws SourceError when it will not be, or cannot be kept
    */
   whole(): Promise<void>

@@ -48,6 +48,23 @@ export interface EdgeReport {
   readonly failures: readonly PrefetchFailure[]
   /** Preheats that it knows of; absent: it is too old to. */
   readonly preheats?: readonly PreheatReport[]
+  /** Absent: it does not prune, or has not looked yet since it started. */
+  readonly prune?: PruneReport
+}
+
+/** What would go by itself, because nothing keeps it, and what went. Times are epoch ms by the edge's clock. */
+export interface PruneReport {
+  /** `refused`: it would be more than the edge's limit. */
+  readonly outcome: 'nothing' | 'refused' | 'shown' | 'done'
+  /** When it last looked. */
+  readonly at: number
+  /** What it found and did not remove. */
+  readonly blobs: number
+  readonly bytes: number
+  /** Some of these. */
+  readonly digests: readonly string[]
+  /** What it removed last; absent: nothing since it started. */
+  readonly removed?: { readonly at: number; readonly blobs: number; readonly bytes: number }
 }
 
 /** How far an edge is with a preheat. */
@@ -64,7 +81,7 @@ export interface PrefetchFailure {
   readonly ruleId: number
   readonly repositoryId: number
   readonly digest: string
-  /** `NO_SPACE`, or what went wrong. */
+  /** What went wrong; it begins with `NO_SPACE` where pins may take no more. */
   readonly reason: string
 }
 

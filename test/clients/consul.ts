@@ -27,6 +27,12 @@ export interface ConsulAgent {
   /** How many writes the servers have applied. */
   writes(): Promise<number>
   stop(): Promise<void>
+  /** The running process. @throws Error when there is none */
+  pid(): number
+  /** Ends it by SIGKILL. */
+  kill(): Promise<void>
+  /** Starts a new one, which knows nothing, at the same ports. */
+  start(): Promise<void>
   /** Stops it and starts a new one, which knows nothing, at the same ports. */
   restart(): Promise<void>
 }
@@ -124,6 +130,15 @@ export async function startConsulAgent(
       return Number(stats.raft.applied_index)
     },
     stop,
+    pid() {
+      if (daemon === undefined) throw new Error('Consul does not run')
+      return daemon.pid
+    },
+    async kill() {
+      await daemon?.kill()
+      daemon = undefined
+    },
+    start,
     async restart() {
       await stop()
       await start()

@@ -90,10 +90,13 @@ export interface View {
 }
 
 export interface Daemon {
+  readonly pid: number
   /** Runs a program that sees the same files as the daemon. */
   run(command: string, args: readonly string[], options?: RunOptions): Promise<Result>
   /** Ends it and waits for that: SIGTERM, then SIGKILL after 20 s. */
   stop(): Promise<void>
+  /** Ends it by SIGKILL and waits for that. */
+  kill(): Promise<void>
 }
 
 /**
@@ -112,11 +115,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     throw new Error(`${options.command} did not start\n${log}`, { cause })
   }
   return {
+    pid: child.pid ?? 0,
     run: (command, args, runOptions) =>
       options.view === undefined
         ? run(command, args, runOptions)
         : runInside(child, command, args, runOptions),
     stop: () => end(child, exited),
+    async kill() {
+      child.kill('SIGKILL')
+      await exited
+    },
   }
 }
 

@@ -14,15 +14,41 @@ const tags = [
   { repository: 'secret/tool', tag: 'v1', isComplete: false },
 ]
 
+/** A process that the network needs and does not start. */
+export interface Neighbour {
+  readonly url: URL
+  /** The running process. */
+  pid(): number
+  /** Ends it by SIGKILL. */
+  kill(): Promise<void>
+  /** Starts it again where it was. */
+  start(): Promise<void>
+}
+
 /**
  * A primary and edges of one site, under pushes and pulls: one after another its processes are killed, or
- * stopped for a while, and started again. Rejects when an edge said what may not be, or does not reach the present.
+ * stopped for a while, and started again; the Consul that is given each second time. Rejects when an edge said what may not be, or does not reach the present.
  */
 export async function killNetwork(
   t: TestContext,
-  { edges, kills, seed }: { readonly edges: number; readonly kills: number; readonly seed: number },
+  {
+    edges,
+    kills,
+    seed,
+    consul,
+  }: {
+    readonly edges: number
+    readonly kills: number
+    readonly seed: number
+    readonly consul?: Neighbour
+  },
 ): Promise<void> {
-  const network = await startNetwork({ folder: await tempFolder(t), edges, isQuiet: true })
+  const network = await startNetwork({
+    folder: await tempFolder(t),
+    edges,
+    isQuiet: true,
+    consul: consul?.url,
+  })
   t.after(() => network.stop())
   const clients: RegistryClient[] = []
   t.after(() => clients.forEach((client) => client.close()))
@@ -55,7 +81,9 @@ export async function killNetwork(
         { timeoutMs: 60_000 },
       )
       await delay(random.between(0, 300))
-      await disturb(network, random.pick(names), random)
+      const name = random.pick(names)
+      const victim = kill % 2 === 0 && consul !== undefined ? consul : processOf(network, name)
+      await disturb(victim, random)
     }
   } finally {
     await pushes.stop()
@@ -69,23 +97,33 @@ export async function killNetwork(
   t.diagnostic(`${moving.count} images pushed, ${answers} pulled`)
 }
 
+interface Victim {
+  pid(): number | Promise<number>
+  kill(): Promise<void>
+  start(): Promise<void>
+}
+
+function processOf(network: Network, name: NetworkProcess): Victim {
+  return {
+    pid: () => network.pidOf(name),
+    kill: () => network.kill(name),
+    // The primary looks after its database.
+    start: () => (name === 'postgres' ? Promise.resolve() : network.start(name)),
+  }
+}
+
 /** Kills a process and starts it again, or has it stand still for a moment. */
-async function disturb(
-  network: Network,
-  name: NetworkProcess,
-  random: ReturnType<typeof createRandom>,
-): Promise<void> {
+async function disturb(victim: Victim, random: ReturnType<typeof createRandom>): Promise<void> {
   if (random.between(0, 3) === 0) {
-    const pid = await network.pidOf(name)
+    const pid = await victim.pid()
     process.kill(pid, 'SIGSTOP')
     await delay(random.between(100, 1500))
     process.kill(pid, 'SIGCONT')
     return
   }
-  await network.kill(name)
+  await victim.kill()
   await delay(random.between(0, 500))
-  // The primary looks after its database.
-  if (name !== 'postgres') await network.start(name)
+  await victim.start()
 }
 
 /** Projects that not everybody may read, a rule for one of them, and who may pull. */

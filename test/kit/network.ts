@@ -46,6 +46,8 @@ export interface NetworkOptions {
   readonly spawn?: (command: readonly [string, ...string[]], options: SpawnOptions) => ChildProcess
   /** Nothing that they say is printed: they are killed, and complain. */
   readonly isQuiet?: boolean
+  /** Where the primary and the edges say where they are, and edges look for others. */
+  readonly consul?: URL | undefined
   /** Of each edge, besides its primary. */
   readonly upstreams?: readonly object[]
   /** The number of the process that an edge shares with others; each has its own if left out. */
@@ -69,6 +71,7 @@ export async function startNetwork({
   edges,
   spawn: spawnProcess = ([file, ...args], options) => spawn(file, args, options),
   isQuiet = false,
+  consul,
   upstreams,
   processOf,
   peersOf = () => ({}),
@@ -134,6 +137,7 @@ export async function startNetwork({
           metrics: { port: 0 },
           admin_password: password,
           edges: edgesOfPrimary,
+          ...(consul && { consul: { address: consul.origin } }),
         },
       },
       ports.primary,
@@ -161,6 +165,7 @@ export async function startNetwork({
             listeners: [{ name: 'edge', port, default: 'primary', ping: 'challenge' }],
             metrics: { port: metricsPort },
             peers: { port: 0, ...peersOf(edge) },
+            ...(consul && { consul: { address: consul.origin, site: networkSite } }),
             ...(upstreams && { upstreams }),
             ...edgeOf(edge),
           },

@@ -1,4 +1,4 @@
-import type { ShownEdge, ShownStatus } from '../../admin-api.ts'
+import type { ShownEdge, ShownPrune, ShownStatus } from '../../admin-api.ts'
 import { onOneLine } from '../../one-line.ts'
 
 /** Edges as a table for people: one a line. */
@@ -51,8 +51,22 @@ function statusRows(status: ShownStatus): readonly (readonly string[])[] {
     ['clock', `${formatSeconds(Math.abs(clockSkewMs) / 1000)} ${side}`],
     ['transfers', status.transfers === undefined ? '' : `${status.transfers} running`],
     ['could not get', failures === 0 ? '' : `${failures} manifests that rules bring`],
+    ['prune', status.prune === undefined ? '' : formatPrune(status.prune)],
     ['last error', formatError(status)],
   ]
+}
+
+/** What would go because nothing keeps it, and what went last. */
+function formatPrune({ outcome, at, blobs, bytes, removed }: ShownPrune): string {
+  const left =
+    blobs === 0
+      ? 'nothing would go'
+      : `${blobs ?? '?'} blobs (${formatBytes(bytes)}) ${outcome === 'refused' ? 'are more than may go at once' : 'would go'}`
+  const went =
+    removed === undefined
+      ? ''
+      : `; ${removed.blobs ?? '?'} blobs (${formatBytes(removed.bytes)}) went at ${removed.at}`
+  return `${left}, as of ${at}${went}`
 }
 
 /** `0`, or `12 (3s)`. */

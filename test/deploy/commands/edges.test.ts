@@ -31,6 +31,14 @@ const status = {
   last_error_at: '2026-11-01T23:00:00.000Z',
   transfers: 4,
   failures: 3,
+  prune: {
+    outcome: 'refused',
+    at: '2026-11-01T22:00:00.000Z',
+    blobs: 7,
+    bytes: 2 ** 30,
+    digests: [],
+    removed: { at: '2026-11-01T10:00:00.000Z', blobs: 2, bytes: 2048 },
+  },
 }
 
 const edge = (number: number) => ({
@@ -125,6 +133,10 @@ test('edges show says what an edge said of itself', async (t) => {
     ['clock', '2s behind'],
     ['could not get', '3 manifests that rules bring'],
     ['transfers', '4 running'],
+    [
+      'prune',
+      '7 blobs (1.0GiB) are more than may go at once, as of 2026-11-01T22:00:00.000Z; 2 blobs (2.0KiB) went at 2026-11-01T10:00:00.000Z',
+    ],
     ['last error', '2026-11-01T23:00:00.000Z: the disk is full'],
   ] as const)
     assert.equal(rows.get(name), value, name)

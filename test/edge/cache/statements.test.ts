@@ -214,7 +214,14 @@ test('an image that a rule lets go of before all of it is here does not stand fo
       [rule, tagAt(2, one), chosen(3, 'selected', one), followed(4, 2)],
       headAt(4),
     )
-    await statements.markHeld({ ruleId: 7, ...place, digest: one, seq: 3, isHeld: false })
+    await statements.markHeld({
+      ruleId: 7,
+      ...place,
+      digest: one,
+      seq: 3,
+      isHeld: false,
+      isDemoted: false,
+    })
     // Two came while nothing could be fetched.
     await statements.apply(
       [
@@ -275,6 +282,48 @@ test('of a tag is known up to where rules must have been followed, however it is
     assert.ok((known()?.unfollowed ?? 0) > 1000)
     await statements.apply([tagAt(8, three)], headAt(8))
     assert.deepEqual([known()?.digest, known()?.seq, known()?.unfollowed], [three, 9, 8])
+  } finally {
+    await statements.close()
+  }
+})
+
+test('what is answered though not all of it is here stays so: asked for again, by a snapshot, after a restart', async (t) => {
+  const folder = await tempFolder(t)
+  const [digest, repositoryId] = [digestOf(1), 10]
+  const selected = (seq: number): KnownEvent => ({
+    seq,
+    stream: 'project:1',
+    bodyHash: `body ${seq}`,
+    at: seq,
+    fact: { type: 'selected', ruleId: 3, projectId: 1, repositoryId, digest },
+  })
+  let statements = await openStatements(folder)
+  try {
+    const takeSnapshot = async (seq: number) => {
+      const writer = statements.startSnapshot('project:1')
+      await writer.take({ project: 'p1', public: true })
+      await writer.take({ rule: 3, repository: repositoryId, selected: digest })
+      await writer.commit({ stream: 'project:1', epoch: 1, seq, ahead: [] })
+    }
+    const known = async () => {
+      for await (const selection of statements.selections()) return selection
+      throw new Error('nothing is selected')
+    }
+    const standing = async () => {
+      const { isHeld, isDemoted } = await known()
+      return { isHeld, isDemoted }
+    }
+    await takeSnapshot(4)
+    await statements.apply([], headAt(4))
+    await statements.demote(await known())
+    await statements.apply([selected(5)], headAt(5))
+    await takeSnapshot(6)
+    await statements.close()
+    statements = await openStatements(folder)
+    assert.deepEqual(await standing(), { isHeld: false, isDemoted: true })
+    await statements.markHeld(await known())
+    await takeSnapshot(7)
+    assert.deepEqual(await standing(), { isHeld: false, isDemoted: false })
   } finally {
     await statements.close()
   }

@@ -53,6 +53,8 @@ test('what nothing keeps goes, and only what is the primary’s alone', async ()
   const { prune, removed } = createStand()
   assert.deepEqual(await prune.run(), { outcome: 'done', digests: [digest('left')], bytes: 150 })
   assert.deepEqual(removed, [digest('left')])
+  const nothingLeft = { outcome: 'done', at: 0, blobs: 0, bytes: 0, digests: [] }
+  assert.deepEqual(prune.report(), { ...nothingLeft, removed: { at: 0, blobs: 1, bytes: 150 } })
 })
 
 test('a dry run says what would go, and removes nothing', async () => {
@@ -61,6 +63,7 @@ test('a dry run says what would go, and removes nothing', async () => {
   assert.deepEqual(await prune.run(), shown)
   assert.deepEqual(removed, [])
   assert.match(lines.join(), new RegExp(digest('left')))
+  assert.deepEqual(prune.report(), { ...shown, at: 0, blobs: 1 })
 })
 
 test('more than the limit goes only when the limit says so', async () => {
@@ -76,6 +79,7 @@ test('nothing goes before all is known that keeps anything', async () => {
   const { prune, state, removed } = createStand()
   state.isSettled = false
   assert.equal((await prune.run()).outcome, 'unsettled')
+  assert.equal(prune.report(), undefined)
   state.isSettled = true
   state.kept = undefined
   assert.equal((await prune.run()).outcome, 'unsettled')

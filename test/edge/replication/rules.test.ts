@@ -243,6 +243,12 @@ describe('a rule', () => {
     await waitFor('what the rule brings alone', async () => (await held(pruner)) === sizeOf(stays))
     const pruned = pruner.log.filter(({ msg }) => msg === 'what nothing keeps here was pruned')
     assert.ok(pruned.length > 0)
+    await waitFor('the primary to hear of it', async () => {
+      const shown = (await call('GET', '/edges/pruner')).json() as {
+        readonly status: { readonly prune?: { readonly removed?: { readonly blobs: number } } }
+      }
+      return (shown.status.prune?.removed?.blobs ?? 0) > 0
+    })
     // What has gone comes again for who asks.
     await pull(goes, 'goes')
     await pull(stays, 'stays')

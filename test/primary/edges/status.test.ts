@@ -30,6 +30,7 @@ const well: EdgeStatus = {
   lastErrorAt: undefined,
   isFailing: false,
   failures: 0,
+  prune: undefined,
 }
 
 describe('the state of an edge', () => {

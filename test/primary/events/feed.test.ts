@@ -6,8 +6,10 @@ import { test, type TestContext } from 'node:test'
 import { createFeeds } from '../../../primary/events/feed.ts'
 import { startTail } from '../../../primary/events/tail.ts'
 import { createEvents } from '../../../primary/store/events.ts'
+import { createFeedStarts } from '../../../primary/store/feed-starts.ts'
 import { appendEvents } from '../../../primary/store/outbox.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
+import { waitFor } from '../../kit/clock.ts'
 import { createRosterEdge } from '../../kit/roster-edge.ts'
 import { createTestRoot, signTrustList } from '../../kit/join-server.ts'
 import { createLogKey } from '../../kit/log-keys.ts'
@@ -17,8 +19,14 @@ const log = createLogger({ level: 'error', write: () => undefined })
 const edge = createRosterEdge()
 
 /** A log whose tail is woken by nobody, and a way to ask for a feed from a place. */
-async function createStand(t: TestContext) {
-  const { records } = await createTestDatabase(t)
+async function createStand(
+  t: TestContext,
+  given?: { readonly database: Awaited<ReturnType<typeof createTestDatabase>> },
+) {
+  const database = given?.database ?? (await createTestDatabase(t))
+  const { records } = database
+  const starts = createFeedStarts(records, database)
+  const clones: string[] = []
   const events = createEvents(records)
   const { sign } = createLogKey()
   const tail = await startTail({ events, log, pollMs: 3_600_000, keepBytes: 1 })
@@ -35,19 +43,24 @@ async function createStand(t: TestContext) {
     trust,
     isHeld: () => false,
     log,
-    onClone: () => undefined,
+    announce: (start) => void starts.announce(start),
+    onClone: (edgeId, addresses) => void clones.push(`${edgeId}: ${addresses.join(' ')}`),
     now: () => 0,
   })
+  const stopListening = await starts.listen((start) => feeds.startedElsewhere(start))
   const server = createServer((request, response) => {
-    const from = { epoch: 1, seq: Number((request.url ?? '').slice(1)) }
+    const [, seq, instance = 'i'] = (request.url ?? '').split('/')
+    const from = { epoch: 1, seq: Number(seq) }
+    const address = `of ${instance}`
     const output = { stream: response, begin: () => response.writeHead(200) }
-    void feeds.open({ edge, instance: 'i', address: '', from }, output).then((refusal) => {
+    void feeds.open({ edge, instance, address, from }, output).then((refusal) => {
       if (refusal !== undefined) response.writeHead(409).end()
     })
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.after(async () => {
+    await stopListening()
     feeds.close()
     server.closeAllConnections()
     server.close()
@@ -55,6 +68,9 @@ async function createStand(t: TestContext) {
   })
   const { port } = server.address() as AddressInfo
   return {
+    database,
+    clones,
+    isFed: () => feeds.isFed(edge.edgeId),
     events,
     tail,
     async append(): Promise<void> {
@@ -65,7 +81,7 @@ async function createStand(t: TestContext) {
         )
       await events.number(sign)
     },
-    ask: (seq: number) => fetch(`http://127.0.0.1:${port}/${seq}`),
+    ask: (seq: number, instance = '') => fetch(`http://127.0.0.1:${port}/${seq}/${instance}`),
   }
 }
 
@@ -88,4 +104,22 @@ test('who is behind a log that was trimmed whole is told so, before an answer be
   await behind.body?.cancel()
   await events.trim(new Date(Date.now() + 60_000))
   assert.equal((await ask(1)).status, 409)
+})
+
+test('one identity is fed at one primary of several, and two that are it by turns are seen by both', async (t) => {
+  const one = await createStand(t)
+  const other = await createStand(t, one)
+  for (const [at, instance] of [
+    [one, 'first'],
+    [other, 'second'],
+    [one, 'first'],
+    [other, 'second'],
+  ] as const) {
+    const elsewhere = at === one ? other : one
+    assert.deepEqual([...one.clones, ...other.clones], [])
+    assert.equal((await at.ask(0, instance)).status, 200)
+    await waitFor('the other feed to end', () => at.isFed() && !elsewhere.isFed())
+  }
+  assert.deepEqual(one.clones, [])
+  assert.deepEqual(other.clones, [`${edge.edgeId}: of first of second`])
 })

@@ -485,6 +485,22 @@ for (const step of ['open', 'write'] as const) {
     }))
 }
 
+test('who waits for all of a blob is told once it is kept, not when it is proved', async () => {
+  await withFills({}, async ({ join, disk }) => {
+    disk.delayMs = 20
+    const reader = await join(digest, only(createScriptedSource(blob)))
+    await reader.whole()
+    assert.ok(disk.steps.includes('commit'))
+    await reader.close()
+  })
+  await withFills({}, async ({ join, disk }) => {
+    disk.fail('commit', 'EIO')
+    const reader = await join(digest, only(createScriptedSource(blob)))
+    await assert.rejects(reader.whole(), { code: 'unavailable' })
+    await reader.close()
+  })
+})
+
 test('without a disk a wrong digest still cuts everybody, and the second source heals', () =>
   withFills({}, async ({ join, ended, disk }) => {
     disk.fail('write', 'EIO')
