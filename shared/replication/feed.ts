@@ -1,6 +1,6 @@
 import type { Envelope } from '../trust/statement.ts'
 import type { SentHeader } from './chain.ts'
-import type { PreheatFact, RosterEdge, RuleFact } from './events.ts'
+import type { PieceListFact, PreheatFact, RosterEdge, RuleFact } from './events.ts'
 
 /** The paths of a primary's internal listener, which asks for an edge's certificate. */
 export const internalPaths = {
@@ -59,6 +59,7 @@ const lineKeys = [
   'name',
   'tag',
   'manifest',
+  'pieceList',
 ] as const
 
 /**
@@ -83,6 +84,8 @@ export type SnapshotLine =
       readonly unfollowed?: number | 'next'
     }
   | { readonly repository: number; readonly manifest: string }
+  /** An edge of an older version does without. */
+  | { readonly pieceList: PieceListFact; readonly skippable: true }
   | { readonly ruleFact: RuleFact }
   | { readonly preheat: PreheatFact }
   /** Up to here rules have been followed. */
