@@ -233,13 +233,17 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   /** A busy home names those that it gave the part to: the first of them that can is asked. */
-  const fetchFromOthers = async (error: SourceError, run: Run): Promise<boolean> => {
+  const fetchFromOthers = async (
+    error: SourceError,
+    { run, streams }: { readonly run: Run; readonly streams: Stream[] },
+  ): Promise<boolean> => {
     remember(partOf(run), error.others)
     for (const blob of error.others) {
       const other = asking(blob)
       const { isLiar, passedUntil, running } = other.neighbour
       if (isLiar || passedUntil > now() || running > 0) continue
       const stream = createStream(run, false)
+      streams.push(stream)
       try {
         await fetchFrom(other, stream)
         return true
@@ -278,16 +282,19 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const fetchRun = async ({ run, asked }: Choice): Promise<void> => {
     for (let piece = run.first; piece < run.end; piece++) pieces.set(piece, 'coming')
     const stream = createStream(run, false)
+    const streams = [stream]
     try {
       if (asked === undefined) await fetchOwn(stream)
       else await fetchFrom(asked, stream)
     } catch (error) {
       if (!(error instanceof SourceError) || signal.aborted) throw error
-      if (asked !== undefined && !(await fetchFromOthers(error, run)))
+      if (asked !== undefined && !(await fetchFromOthers(error, { run, streams })))
         failed(asked, error, partOf(run))
     } finally {
+      // What came whole may be another's by now, if it was wrong.
+      const next = Math.max(...streams.map(({ piece }) => piece))
       // What has come of a piece stays: the next one to ask goes on there.
-      for (let piece = run.first; piece < run.end; piece++) store.abandon(piece, true)
+      for (let piece = next; piece < run.end; piece++) store.abandon(piece, true)
       bell.ring()
     }
   }
