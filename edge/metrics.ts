@@ -246,6 +246,8 @@ export function createEdgeMetrics({
     labelNames: ['upstream'],
     registers,
   })
+  // A counter's first value is no increase to Prometheus.
+  for (const upstream of ['peers', 'several']) wrongPieces.inc({ upstream }, 0)
   const errors = new Counter({
     name: 'outport_edge_upstream_errors_total',
     help: 'Requests that an upstream did not answer with what was asked, and those that were not sent since it is away.',
