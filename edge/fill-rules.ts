@@ -4,6 +4,7 @@ import { isDigest } from '../shared/oci/digest.ts'
 import type { CachedBlobs } from './cache/blobs.ts'
 import type { DiskHealth } from './cache/disk-health.ts'
 import type { EdgeOptions } from './config.ts'
+import type { PieceLists } from './mirror/piece-lists.ts'
 import type { EdgeMetrics } from './metrics.ts'
 import type { Sources } from './sources/sources.ts'
 
@@ -29,11 +30,15 @@ export function observeFills(
     disk,
     blobs,
     sources,
+    isPeer,
+    pieceLists,
   }: {
     readonly log: Logger
     readonly disk: DiskHealth
     readonly blobs: CachedBlobs
     readonly sources: Sources
+    readonly isPeer: (source: string) => boolean
+    readonly pieceLists: PieceLists
   },
 ) {
   return {
@@ -41,6 +46,15 @@ export function observeFills(
     sourceLied: (source: string, digest: string) => {
       sources.lied(source)
       log.error({ upstream: source, digest }, 'an upstream sent other bytes than the digest says')
+    },
+    pieceWrong: (source: string | undefined) =>
+      metrics.wrongPiece(source === undefined ? 'several' : isPeer(source) ? 'peers' : source),
+    piecesMisled(digest: string) {
+      if (isDigest(digest)) pieceLists.distrust(digest)
+      log.error(
+        { digest },
+        'the list of the pieces of a blob is wrong: it is proved whole from now on',
+      )
     },
     diskFailed: disk.failed,
     ended: ({ kind, digest, size, receivedBytes, ms, error }: FillOutcome) => {

@@ -36,6 +36,7 @@ import { createLists } from './mirror/lists.ts'
 import { namesOf } from './mirror/names.ts'
 import { createManifests } from './mirror/manifests.ts'
 import { createPins } from './mirror/pins.ts'
+import { createPieceLists } from './mirror/piece-lists.ts'
 import { createPrefetch } from './mirror/prefetch.ts'
 import { createPrune } from './mirror/prune.ts'
 import { createRepeats } from './mirror/repeats.ts'
@@ -62,6 +63,8 @@ import { createTable, narrow, type UpstreamFiles } from './upstreams/table.ts'
 const openFiles = 512
 /** Blobs that are asked for at one other edge of the site at once. */
 const peerRequests = 16
+/** Milliseconds that a large blob waits for the list of its pieces, before it is proved whole. */
+const pieceListMs = 2000
 /** Manifests and tags whose pulls may wait for a primary that is away, at about 1 KiB each. */
 const waitingPulls = 20_000
 
@@ -254,6 +257,18 @@ async function startParts({
     sharersOf: peers.sharers,
     edgeId: edge.id ?? '',
   })
+  const pieceHasher = createHasher({ workerFromBytes: 8 * bufferBytes })
+  closers.push(() => pieceHasher.close())
+  const pieceLists = createPieceLists({
+    listOf: ({ upstream, project }, digest) =>
+      upstream === primaryOf(edge).id && project !== undefined
+        ? primaryLog.statements.pieceList(project, digest)
+        : undefined,
+    hasher: pieceHasher,
+    waitMs: pieceListMs,
+    onUseless: (digest, err) =>
+      log.debug({ digest, err }, 'a blob is proved whole: its list of pieces is not to be had'),
+  })
   const fills = createFills({
     pool,
     hasher,
@@ -261,7 +276,14 @@ async function startParts({
       peers.isPeer(source) ? peerRequests : (registries.resolve(source)?.maxBlobRequests ?? 1),
     maxFills: edge.fill.concurrent,
     options: fillOptions(edge),
-    observer: observeFills(metrics, { log, disk, blobs: cached, sources }),
+    observer: observeFills(metrics, {
+      log,
+      disk,
+      blobs: cached,
+      sources,
+      isPeer: peers.isPeer,
+      pieceLists,
+    }),
   })
   fillsRef.current = fills
   closers.push(() => fills.close())
@@ -341,6 +363,7 @@ async function startParts({
     fills,
     client,
     sources,
+    pieceLists,
   })
   const prefetchModes = new Map(edge.upstreams.map(({ id, prefetch }) => [id, prefetch]))
   const prefetch = createPrefetch({

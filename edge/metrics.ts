@@ -28,6 +28,8 @@ export interface EdgeMetrics {
   coalesced(): void
   /** A log-in that the primary could not be asked about. */
   offlineLogIn(outcome: OfflineOutcome): void
+  /** A piece of a blob was proved wrong. @param sender `several` when it cannot be told who sent it */
+  wrongPiece(sender: string): void
   /** Something was to be fetched ahead. */
   prefetched(outcome: PrefetchOutcome): void
 }
@@ -238,6 +240,14 @@ export function createEdgeMetrics({
     labelNames: ['upstream'],
     registers,
   })
+  const wrongPieces = new Counter({
+    name: 'outport_edge_wrong_pieces_total',
+    help: 'Pieces of large blobs that were proved wrong and fetched again, by who sent them.',
+    labelNames: ['upstream'],
+    registers,
+  })
+  // A counter's first value is no increase to Prometheus.
+  for (const upstream of ['peers', 'several']) wrongPieces.inc({ upstream }, 0)
   const errors = new Counter({
     name: 'outport_edge_upstream_errors_total',
     help: 'Requests that an upstream did not answer with what was asked, and those that were not sent since it is away.',
@@ -330,6 +340,7 @@ export function createEdgeMetrics({
     },
     servedPeer: (bytes) => peerBytes.inc(bytes),
     received: (upstream, bytes) => received.inc({ upstream }, bytes),
+    wrongPiece: (upstream) => wrongPieces.inc({ upstream }),
     upstreamError: (upstream, code) => errors.inc({ upstream, code }),
     staleTag: (upstream, reason) => stale.inc({ upstream, reason }),
     coalesced: () => coalesced.inc(),

@@ -137,6 +137,14 @@ const primarySchema = group({
       description: 'Upload sessions that one account may have open.',
     }),
   }),
+  piece_lists: group({
+    from: size({
+      default: '64MiB',
+      minimum: 1024 * 1024 + 1,
+      description:
+        'Blobs of this size and more are listed piece by piece after they were pushed, so that edges can prove each MiB alone.',
+    }),
+  }),
   sparse_manifests: flag({
     default: false,
     description:

@@ -241,6 +241,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   }
   jobs.begin()
   cleanup.add(services.startRules())
+  cleanup.add(services.startPieceLists())
   const metricsServer = await createMetricsServer({
     ...options.metrics,
     registry: metrics.registry,

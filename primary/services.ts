@@ -15,6 +15,7 @@ import { createBootstrap, type Bootstrap } from './accounts/bootstrap.ts'
 import { accountSubjects, createFindAccount, type FindAccount } from './accounts/find-account.ts'
 import { createGuard } from './accounts/guard.ts'
 import { createLogInLimit } from '../shared/auth/log-in-limit.ts'
+import { createHasher } from '../shared/stream/hasher.ts'
 import { createLogIns } from './accounts/log-ins.ts'
 import { createRobotAccounts } from './accounts/robots.ts'
 import { createUsers } from './accounts/users.ts'
@@ -32,6 +33,7 @@ import type { Jobs } from './jobs/jobs.ts'
 import type { PrimaryMetrics } from './metrics.ts'
 import { createProjectService, visibilityOf } from './projects/projects.ts'
 import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
+import { listPieces } from './registry/piece-lists.ts'
 import { createExecutionService } from './replication/executions.ts'
 import { startRuleFollower } from './replication/follow.ts'
 import { createPreheatService } from './replication/preheats.ts'
@@ -52,6 +54,7 @@ import { createJoinTokens } from './store/join-tokens.ts'
 import { createLabels } from './store/labels.ts'
 import { createManifests } from './store/manifests.ts'
 import { createMembers } from './store/members.ts'
+import { createPieceLists } from './store/piece-lists.ts'
 import { createPreheats } from './store/preheats.ts'
 import { createPolicies } from './store/policies.ts'
 import { createProjects } from './store/projects.ts'
@@ -99,6 +102,8 @@ export interface Services {
   readonly bootstrap: Bootstrap
   /** Starts taking jobs and following the log; returns how to stop following. */
   readonly startRules: () => () => Promise<void>
+  /** Begins to list the pieces of large blobs; returns how to stop. */
+  readonly startPieceLists: () => () => Promise<void>
 }
 
 /** Puts the rooms together. */
@@ -140,7 +145,8 @@ export function createServices(deps: ServiceDeps): Services {
     cacheEntries: options.cache.decisions,
   })
   const guard = createGuard({ logIns, projects, robots, labels })
-  const registry = createRegistryFor(deps)
+  const pieceLists = createPieceListJob(deps)
+  const registry = createRegistryFor(deps, (bytes) => pieceLists.received(bytes))
   const signingKey = () => deps.keys.jwt().signing
   const verifierFor = (audience: string): TokenVerifier =>
     createTokenVerifier({
@@ -165,6 +171,7 @@ export function createServices(deps: ServiceDeps): Services {
       const rules = { selections, executions, preheats, follower, onFacts, plannerOf, log, now }
       return startRuleFollower(rules).stop
     },
+    startPieceLists: pieceLists.start,
     bootstrap: createBootstrap({ accounts, projects, edges, passwords, now }),
     rooms: {
       guard,
@@ -286,7 +293,7 @@ function rememberAccounts({ options, follower }: ServiceDeps) {
   return (name: string, find: FindAccount) => cache.get(name, accountSubjects, () => find(name))
 }
 
-function createRegistryFor(deps: ServiceDeps): Registry {
+function createRegistryFor(deps: ServiceDeps, onReceived: (bytes: number) => void): Registry {
   const { options, records, blobs, follower, relay, log } = deps
   const memory = Math.floor(options.cache.memory / 2)
   return createRegistry({
@@ -307,10 +314,73 @@ function createRegistryFor(deps: ServiceDeps): Registry {
     manifestMaxBytes: options.limits.manifest,
     sparse: options.sparse_manifests,
     smallBlobsBytes: memory,
-    onReceived: (bytes) => deps.metrics.blobReceived(bytes),
+    onReceived(bytes) {
+      deps.metrics.blobReceived(bytes)
+      onReceived(bytes)
+    },
     onCountError: (err) => log.error({ err }, 'pulls could not be counted; they will be'),
   })
 }
+
+/** Lists pieces in a job that goes on where it was, whichever primary takes it. */
+function createPieceListJob({ options, records, blobs, relay, jobs, log, primaryId }: ServiceDeps) {
+  const { from } = options.piece_lists
+  const stopping = new AbortController()
+  let running: Promise<unknown> = Promise.resolve()
+  const send = (): void => {
+    jobs.send('pieces.list', {}, 'all').catch((err: unknown) => {
+      // The next one that is pushed, or the next start, asks again.
+      if (!stopping.signal.aborted) log.warn({ err }, 'the list of a blob has to wait')
+    })
+  }
+  const list = async (): Promise<void> => {
+    const hasher = createHasher()
+    try {
+      const isDone = await listPieces(
+        {
+          records: createPieceLists(records),
+          blobs,
+          hasher,
+          from,
+          primaryId,
+          onListed(digest) {
+            log.info({ digest }, 'a blob can be proved piece by piece')
+            relay.wake()
+          },
+          onFailed: (digest, err) =>
+            log.error({ digest, err }, 'the pieces of a blob could not be listed'),
+          now: () => new Date(),
+        },
+        { signal: stopping.signal, maxMs: pieceListMs },
+      )
+      if (!isDone && !stopping.signal.aborted) send()
+    } finally {
+      await hasher.close()
+    }
+  }
+  return {
+    received(bytes: number) {
+      if (bytes >= from) send()
+    },
+    start() {
+      jobs
+        .work('pieces.list', () => {
+          const listing = list()
+          running = listing.catch(() => undefined)
+          return listing
+        })
+        .then(send)
+        .catch((err: unknown) => log.debug({ err }, 'no pieces are listed: the primary stops'))
+      return async () => {
+        stopping.abort()
+        await running
+      }
+    },
+  }
+}
+
+/** A job begins with no other blob after so long: the queue takes one that runs for a quarter of an hour for lost. */
+const pieceListMs = 120_000
 
 /** What a manifest costs in memory beside its content: heads, keys, subjects. */
 const manifestOverheadBytes = 2048

@@ -75,6 +75,7 @@ export const ruleKey = (id: number) => `u!${id}`
 export const selectionKey = (ruleId: number, repositoryId: number, digest: string) =>
   `z!${ruleId}!${repositoryId}!${digest}`
 export const preheatKey = (id: number) => `p!${id}`
+export const pieceListKey = (digest: string) => `l!${digest}`
 export const heldTagKey = (id: number, tag: string) => `y!${id}!${tag}`
 
 /** All that is of one kind behind a state's prefix, or behind one of that kind: `t`, `t!7`. */
@@ -119,6 +120,7 @@ export function isGuarding(known: KnownRule | undefined): boolean {
 export function entriesOf(line: SnapshotLine): readonly (readonly [string, unknown])[] {
   if ('edge' in line) return [[edgeKey(line.edge.edgeId), line.edge]]
   if ('ruleFact' in line) return [[ruleKey(line.ruleFact.ruleId), line.ruleFact]]
+  if ('pieceList' in line) return [[pieceListKey(line.pieceList.digest), line.pieceList.list]]
   if ('preheat' in line) return [[preheatKey(line.preheat.preheatId), line.preheat]]
   if ('rulesFollowed' in line) return [[followedKey, line.rulesFollowed]]
   if ('rule' in line) return [[selectionKey(line.rule, line.repository, line.selected), { seq: 0 }]]

@@ -24,6 +24,7 @@ import {
   manifestKey,
   nameKey,
   notYet,
+  pieceListKey,
   preheatKey,
   projectKey,
   rangeOf,
@@ -109,6 +110,8 @@ export interface Statements {
   /** Up to here all is known that rules make of tags. */
   readonly followedSeq: number
   hasManifest(projectId: number, repositoryId: number, digest: Digest): boolean
+  /** The digest of the list of a blob's pieces. */
+  pieceList(projectId: number, digest: Digest): Digest | undefined
   edge(edgeId: string): RosterEdge | undefined
   /** When tokens of this subject last lost their worth, in epoch ms by the primary's clock. */
   revokedAt(subject: string): number | undefined
@@ -336,6 +339,9 @@ export async function openStatements(
           } else remove(key)
           break
         }
+        case 'piece-list':
+          put(pieceListKey(fact.digest), fact.list)
+          break
         case 'preheat': {
           const { type: _, ...preheatFact } = fact
           for await (const [key, value] of level.iterator(rangeOf(prefix, 'p')))
@@ -434,6 +440,8 @@ export async function openStatements(
     },
     hasManifest: (projectId, repositoryId, digest) =>
       read(projectStream(projectId), manifestKey(repositoryId, digest)) !== undefined,
+    pieceList: (projectId, digest) =>
+      read(projectStream(projectId), pieceListKey(digest)) as Digest | undefined,
     edge: (edgeId) => read('system', edgeKey(edgeId)) as RosterEdge | undefined,
     edges: () => list<RosterEdge>('system', 'e'),
     rules: () => list<KnownRule>('system', 'u'),

@@ -1,7 +1,9 @@
 import type { Fills, FillReader, FillStart } from '../../shared/fill/fills.ts'
 import type { FillPriority } from '../../shared/fill/lanes.ts'
 import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
+import { maxFillBytes } from '../../shared/fill/segments.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
+import { maxPieceListBytes, PieceListError } from '../../shared/replication/piece-list.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
@@ -12,6 +14,7 @@ import type { MemoryCache } from '../cache/memory.ts'
 import type { Doubt } from '../cache/proofs.ts'
 import { ownerOf } from '../cache/shares.ts'
 import type { Sources } from '../sources/sources.ts'
+import type { PieceLists } from './piece-lists.ts'
 import { isRefusal } from '../upstreams/refused.ts'
 import { createShare } from '../upstreams/share.ts'
 import { keyOf as questionOf, withoutSignal } from './questions.ts'
@@ -67,6 +70,8 @@ export interface BlobsDeps {
   readonly fills: Fills
   readonly client: (upstream: string) => UpstreamClient
   readonly sources: Pick<Sources, 'of' | 'keyOf' | 'spread'>
+  /** Without, only whole blobs are proved. */
+  readonly pieceLists?: Pick<PieceLists, 'proofOf'>
 }
 
 interface Wanted {
@@ -82,7 +87,14 @@ interface JoinedFill {
 }
 
 /** Blobs of all upstreams, through the cache and the fills. */
-export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps): Blobs {
+export function createBlobs({
+  blobs,
+  memory,
+  fills,
+  client,
+  sources,
+  pieceLists,
+}: BlobsDeps): Blobs {
   /** Who began the running fill of a key, and is asked for at its source. */
   const beginners = new Map<string, Origin>()
 
@@ -195,6 +207,7 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
         priority,
         expectedSize: together?.size,
         spread,
+        proof: () => proofOf(origin, digest, hop),
         forEdge: readerOf(hop),
         ...(signal && { signal }),
       }
@@ -207,6 +220,13 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
       throw error
     }
   }
+
+  /** The list of a blob's pieces is a blob as any other, and comes the way that this one does. */
+  const proofOf = async (origin: Origin, digest: Digest, hop: UpstreamRequest['hop']) =>
+    pieceLists?.proofOf(origin, digest, async (list) => {
+      const asked = hop && { hop: { via: hop.via, isSideways: hop.isSideways, onlyHeld: false } }
+      return bytesOf(await open(origin, list, { request: asked ?? {}, priority: 'client' }))
+    })
 
   /** Who has joined another repository's fill needs a link, or the primary's word, before it is shown a byte. */
   const fill = async (origin: Origin, digest: Digest, wanted: Wanted): Promise<FillReader> => {
@@ -233,6 +253,17 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     blobs.link(origin, digest) !== undefined ||
     (blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request)))
 
+  const open = async (
+    origin: Origin,
+    digest: Digest,
+    wanted: Wanted & { readonly doubt?: Doubt | undefined },
+  ): Promise<OpenedBlob> => {
+    const held = (await mayShow(origin, digest, wanted.request))
+      ? await openHeld(digest, wanted.doubt)
+      : undefined
+    return held ?? { kind: 'fill', handle: await fill(origin, digest, wanted) }
+  }
+
   return {
     known: (origin, digest) =>
       blobs.link(origin, digest) === undefined ? undefined : inMemory(digest),
@@ -245,13 +276,8 @@ export function createBlobs({ blobs, memory, fills, client, sources }: BlobsDeps
     },
     isHere: (origin, digest) =>
       blobs.size(digest) !== undefined || fills.has(sources.keyOf(origin, digest).key),
-    async open(origin, digest, request, doubt) {
-      const held = (await mayShow(origin, digest, request))
-        ? await openHeld(digest, doubt)
-        : undefined
-      if (held !== undefined) return held
-      return { kind: 'fill', handle: await fill(origin, digest, { request, priority: 'client' }) }
-    },
+    open: (origin, digest, request, doubt) =>
+      open(origin, digest, { request, priority: 'client', doubt }),
     async prefetch(origin, digest, request, together) {
       // Not opened: that would count as a use.
       if ((await mayShow(origin, digest, request)) && blobs.size(digest) !== undefined) return
@@ -284,9 +310,31 @@ function isSameRepository(one: Origin | undefined, { repository, project }: Orig
   return one?.repository === repository && one.project === project
 }
 
+/** All of a blob that is no larger than a list of pieces may be. */
+async function bytesOf(opened: OpenedBlob): Promise<Buffer> {
+  if (opened.kind === 'memory') return opened.bytes
+  const { handle } = opened
+  try {
+    if (handle.size > maxListBytes)
+      throw new PieceListError('this is too long for a list of pieces')
+    const bytes = Buffer.alloc(handle.size)
+    for (let at = 0; at < bytes.length;) {
+      const count = await handle.read(bytes.subarray(at), at)
+      if (count === 0) throw new PieceListError('it ends early')
+      at += count
+    }
+    return bytes
+  } finally {
+    await handle.close()
+  }
+}
+
+const maxListBytes = maxPieceListBytes(maxFillBytes)
+
 /** A neighbour that asks for no more than is here proves it itself. */
 function readerOf(hop: UpstreamRequest['hop']): FillStart['forEdge'] {
-  if (hop === undefined || !hop.isSideways || !hop.onlyHeld) return undefined
+  if (hop === undefined) return undefined
+  if (!hop.isSideways || !hop.onlyHeld) return 'relay'
   return hop.part !== undefined ? 'home' : 'other'
 }
 

@@ -47,6 +47,7 @@ export function subjectsOf(fact: EventFact): readonly Subject[] {
     case 'preheat-ended':
       return [`preheat:${fact.preheatId}`]
     case 'rules-followed':
+    case 'piece-list':
       return []
     case 'key':
       return ['keys']

@@ -6,6 +6,8 @@ import type { Database } from '../store/database.ts'
 export interface JobKinds {
   /** Works out what a run of a replication rule brings. */
   readonly 'replication.run': { readonly executionId: number }
+  /** Lists the pieces of large blobs that have no such list. */
+  readonly 'pieces.list': Readonly<Record<string, never>>
 }
 
 export type JobKind = keyof JobKinds

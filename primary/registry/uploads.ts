@@ -184,7 +184,7 @@ export function createUploadSessions(deps: UploadsDeps) {
     const { size } = await commitBytes(session, digest)
     const { id: uploadId, key, repositoryId, claim } = session
     const received = { uploadId, claimedBy: claim.by, key, repositoryId, digest, size }
-    const kept = await deps.storedBlobs.commit(received)
+    const kept = await deps.storedBlobs.commit(received, new Date())
     if (kept === undefined) throw uploadUnknown(uploadId)
     deps.onReceived?.(size)
     if (kept.key !== key) await blobs.remove(key)

@@ -89,6 +89,8 @@ export interface BlobsTable {
   state: 'live' | 'condemned' | 'gone'
   condemned_at: NullableInstant
   stored_at: Instant
+  /** The digest of its list of pieces, once there is one. */
+  piece_list: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 export interface LinksTable {

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Transaction } from 'kysely'
+import type { Digest } from '../../shared/oci/digest.ts'
 import type { LogHead } from '../../shared/replication/chain.ts'
 import {
   projectOfStream,
@@ -89,6 +90,7 @@ async function readProject(trx: Transaction<Schema>, projectId: number, take: Ta
     await readRepository(trx, { id, unfollowed }, take)
   }
   await readSelections(trx, projectId, take)
+  await readPieceLists(trx, projectId, take)
   for (const preheat of await preheatsOf(trx, projectId)) await take({ preheat })
 }
 
@@ -117,6 +119,29 @@ async function readSelections(
     .execute()
   for (const { rule_id: rule, repository_id: repository, digest } of rows)
     await take({ repository, rule, selected: digest })
+}
+
+async function readPieceLists(
+  trx: Transaction<Schema>,
+  projectId: number,
+  take: Take,
+): Promise<void> {
+  const rows = await trx
+    .selectFrom('blobs as b')
+    .innerJoin('links as l', 'l.digest', 'b.digest')
+    .innerJoin('repositories as r', 'r.id', 'l.repository_id')
+    .select(['b.digest', 'b.piece_list'])
+    .distinct()
+    .where('r.project_id', '=', projectId)
+    .where('r.deleted_at', 'is', null)
+    .where('b.state', '<>', 'gone')
+    .where('b.piece_list', 'is not', null)
+    .execute()
+  for (const { digest, piece_list: list } of rows)
+    await take({
+      pieceList: { digest: digest as Digest, list: list as Digest },
+      skippable: true,
+    })
 }
 
 async function readRepository(

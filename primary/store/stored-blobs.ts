@@ -2,6 +2,7 @@ import { sql, type Transaction } from 'kysely'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
+import type { EventFact } from '../../shared/replication/events.ts'
 import type { Caller, ProjectFacts, RepositoryFacts, StoredBlob } from '../accounts/caller.ts'
 import type { Records } from './database.ts'
 import { appendEvents } from './outbox.ts'
@@ -47,7 +48,7 @@ export function createStoredBlobs(records: Records) {
      * @returns the copy that counts; the caller removes its own bytes when the key is another. undefined when
      *   the session is no longer the caller's: somebody else decides about the bytes then
      */
-    commit(received: ReceivedBlob): Promise<StoredBlob | undefined> {
+    commit(received: ReceivedBlob, now: Date): Promise<StoredBlob | undefined> {
       return retryDeadlock(() =>
         records.transaction().execute(async (trx) => {
           const session = await trx
@@ -57,8 +58,9 @@ export function createStoredBlobs(records: Records) {
             .returning('id')
             .executeTakeFirst()
           if (session === undefined) return undefined
-          const stored = await keepCopy(trx, received)
-          await addLink(trx, received)
+          const { pieceList, ...stored } = await keepCopy(trx, received)
+          const { repositoryId, digest } = received
+          await addLink(trx, { repositoryId, digest, pieceList }, now)
           return stored
         }),
       )
@@ -72,7 +74,8 @@ export function createStoredBlobs(records: Records) {
     mount(order: MountOrder, now: Date): Promise<RepositoryFacts | undefined> {
       return retryDeadlock(() =>
         records.transaction().execute(async (trx) => {
-          if (!(await reviveCopy(trx, order.digest))) return undefined
+          const copy = await reviveCopy(trx, order.digest)
+          if (copy === undefined) return undefined
           const source = await trx
             .selectFrom('links')
             .select('digest')
@@ -85,8 +88,9 @@ export function createStoredBlobs(records: Records) {
             ...order.to,
             guardProject: false,
           })
-          await addLink(trx, { repositoryId: repository.id, digest: order.digest })
           await appendEvents(trx, facts, now)
+          const { digest, pieceList } = copy
+          await addLink(trx, { repositoryId: repository.id, digest, pieceList }, now)
           return repository
         }),
       )
@@ -133,23 +137,22 @@ export function createStoredBlobs(records: Records) {
           if (link === undefined) return false
           // A statement of its own: it sees the manifests of whoever held the link before us.
           await refuseNeeded(trx, { repository, digest })
-          await trx
+          const { id: repositoryId, projectId } = repository
+          const removed = await trx
             .deleteFrom('links')
-            .where('repository_id', '=', repository.id)
-            .where('digest', '=', digest)
+            .where('repository_id', '=', repositoryId)
+            .where((link) =>
+              link.or([
+                link('digest', '=', digest),
+                link('digest', 'in', pieceListsOf(trx, digest)),
+              ]),
+            )
+            .returning('digest')
             .execute()
-          await appendEvents(
-            trx,
-            [
-              {
-                type: 'link-deleted',
-                projectId: repository.projectId,
-                repositoryId: repository.id,
-                digest,
-              },
-            ],
-            now,
-          )
+          const facts = removed.map(({ digest }): EventFact => {
+            return { type: 'link-deleted', projectId, repositoryId, digest: digest as Digest }
+          })
+          await appendEvents(trx, facts, now)
           return true
         }),
       )
@@ -195,8 +198,16 @@ export function createStoredBlobs(records: Records) {
   }
 }
 
+/** The stored bytes of a digest, and what they can be proved by piece by piece. */
+interface CopyOfBlob extends StoredBlob {
+  readonly pieceList: Digest | undefined
+}
+
 /** Registers the received copy, or keeps the one that is there. */
-async function keepCopy(trx: Transaction<Schema>, received: ReceivedBlob): Promise<StoredBlob> {
+export async function keepCopy(
+  trx: Transaction<Schema>,
+  received: StoredBlob,
+): Promise<CopyOfBlob> {
   const { digest, key, size } = received
   for (;;) {
     const inserted = await trx
@@ -207,7 +218,7 @@ async function keepCopy(trx: Transaction<Schema>, received: ReceivedBlob): Promi
       )
       .returning('key')
       .executeTakeFirst()
-    if (inserted !== undefined) return { digest, key, size }
+    if (inserted !== undefined) return { digest, key, size, pieceList: undefined }
     const kept = await reviveCopy(trx, digest)
     if (kept) return kept
     // The copy that was in the way has just gone: ours takes its place.
@@ -218,10 +229,10 @@ async function keepCopy(trx: Transaction<Schema>, received: ReceivedBlob): Promi
 async function reviveCopy(
   trx: Transaction<Schema>,
   digest: Digest,
-): Promise<StoredBlob | undefined> {
+): Promise<CopyOfBlob | undefined> {
   const row = await trx
     .selectFrom('blobs')
-    .select(['key', 'size', 'state'])
+    .select(['key', 'size', 'state', 'piece_list'])
     .where('digest', '=', digest)
     .where('state', '<>', 'gone')
     .forKeyShare()
@@ -234,23 +245,60 @@ async function reviveCopy(
       .where('key', '=', row.key)
       .execute()
   }
-  return { digest, key: row.key, size: row.size }
+  const { key, size, piece_list: list } = row
+  return { digest, key, size, pieceList: list === null ? undefined : (list as Digest) }
 }
 
+/** What a repository that has the blob may have besides. */
+const pieceListsOf = (trx: Transaction<Schema>, digest: Digest) =>
+  trx
+    .selectFrom('blobs')
+    .select((blob) => blob.ref('piece_list').$notNull().as('piece_list'))
+    .where('digest', '=', digest)
+    .where('state', '<>', 'gone')
+    .where('piece_list', 'is not', null)
+
+/** The blob's list of pieces goes with it, and whoever may read the project is told of that. */
 async function addLink(
   trx: Transaction<Schema>,
-  link: { readonly repositoryId: number; readonly digest: Digest },
+  link: {
+    readonly repositoryId: number
+    readonly digest: Digest
+    readonly pieceList: Digest | undefined
+  },
+  now: Date,
 ): Promise<void> {
-  await trx
+  const { repositoryId, digest, pieceList } = link
+  await insertLinks(trx, { repositories: [repositoryId], digest })
+  if (pieceList === undefined) return
+  const fresh = await insertLinks(trx, { repositories: [repositoryId], digest: pieceList })
+  if (fresh.length === 0) return
+  const { project_id: projectId } = await trx
+    .selectFrom('repositories')
+    .select('project_id')
+    .where('id', '=', repositoryId)
+    .executeTakeFirstOrThrow()
+  await appendEvents(trx, [{ type: 'piece-list', projectId, digest, list: pieceList }], now)
+}
+
+/** Gives repositories a blob, and takes it back for those that were about to lose it. @returns those that had it not */
+export async function insertLinks(
+  trx: Transaction<Schema>,
+  { repositories, digest }: { readonly repositories: readonly number[]; readonly digest: Digest },
+): Promise<readonly number[]> {
+  if (repositories.length === 0) return []
+  const rows = await trx
     .insertInto('links')
-    .values({ repository_id: link.repositoryId, digest: link.digest })
+    .values(repositories.map((id) => ({ repository_id: id, digest })))
     .onConflict((conflict) =>
       conflict
         .columns(['repository_id', 'digest'])
         .doUpdateSet({ condemned_at: null })
         .where('links.condemned_at', 'is not', null),
     )
+    .returning('repository_id')
     .execute()
+  return rows.map(({ repository_id: id }) => id)
 }
 
 async function refuseNeeded(

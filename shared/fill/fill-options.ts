@@ -65,6 +65,10 @@ export interface FillObserver {
   sourceFailed?(source: string, error: Error): void
   /** A source gave bytes that were proved wrong. */
   sourceLied?(source: string, digest: string): void
+  /** A piece was proved wrong, and is fetched again. `source`: who alone sent it; undefined when several did, or the disk. */
+  pieceWrong?(source: string | undefined): void
+  /** All pieces were what their list says, and the whole is not what its digest says. */
+  piecesMisled?(digest: string): void
   /** The disk failed: this fill goes on without a cache. */
   diskFailed?(error: unknown): void
   ended?(outcome: FillOutcome): void

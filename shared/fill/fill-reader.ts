@@ -3,7 +3,7 @@ import type { Bell } from './bell.ts'
 import type { Bypass } from './bypass.ts'
 import type { FillOptions } from './fill-options.ts'
 import type { BorrowedBytes, FillReader, FillStart } from './fills.ts'
-import type { PieceStore } from './piece-store.ts'
+import type { MemoryBytes, PieceStore } from './piece-store.ts'
 import { pieceBytes } from './segments.ts'
 
 /** What a reader needs of its fill. */
@@ -29,10 +29,14 @@ export interface FollowedFill {
 export interface OpenFillReader extends FillReader {
   /** What it has given out is wrong, or everything ends: it fails at once. */
   cut(reason: Error): void
+  /** Whether it has given out bytes of this piece that were not proved. */
+  gotUnproved(piece: number): boolean
 }
 
 /** Reads in a row that must be quick before a slow reader may borrow again. */
 const quickReads = 8
+
+const pieceOf = (offset: number): number => Math.floor(offset / pieceBytes)
 
 /** Follows `fill` in the round that `store` belongs to. */
 export function createFillReader(
@@ -52,10 +56,38 @@ export function createFillReader(
   let slow = 0
   let answeredAt = 0
 
-  /** Nothing is withheld from who proves it himself. */
-  const readableBytes = (): number => (forEdge === undefined ? fill.readableBytes : size)
-  const want = (offset: number): void =>
-    fill.want(Math.floor(offset / pieceBytes), forEdge === 'home')
+  /** Pieces of which it gave bytes before they were proved. */
+  const doubtful = new Set<number>()
+
+  /** Where only the whole is proved, nothing is withheld from who proves it himself. */
+  const provesItself = forEdge === 'home' || forEdge === 'other'
+  const readableBytes = (): number => {
+    const isRange = expected.start > 0 || expected.end < size - 1
+    return provesItself || (store.provesPieces && isRange) ? size : fill.readableBytes
+  }
+
+  /** Bytes from this offset on that may be given though the piece may be wrong: to another edge, and never its end. */
+  function unprovedFrom(offset: number): number {
+    const piece = pieceOf(offset)
+    if (forEdge === undefined || store.pieces.get(piece) === 'disk') return 0
+    const end = piece * pieceBytes + store.pieces.lengthOf(piece) - options.withheldBytes
+    return Math.max(end - offset, 0)
+  }
+
+  function memoryAt(offset: number): MemoryBytes | undefined {
+    const memory = store.memoryAt(offset)
+    if (memory === undefined || !store.isUnproved(pieceOf(offset))) return memory
+    const bytes = memory.bytes.subarray(0, unprovedFrom(offset))
+    return bytes.length === 0 ? undefined : { ...memory, bytes }
+  }
+
+  /** Bytes at this offset are being given out. */
+  function gave(offset: number): void {
+    if (!store.isUnproved(pieceOf(offset))) return
+    for (const piece of doubtful) if (!store.isUnproved(piece)) doubtful.delete(piece)
+    doubtful.add(pieceOf(offset))
+  }
+  const want = (offset: number): void => fill.want(pieceOf(offset), forEdge === 'home')
 
   function check() {
     if (closed) throw new Error('the reader is closed')
@@ -65,34 +97,39 @@ export function createFillReader(
   /** What is here at this offset: bytes in memory, on disk, or gone by; undefined when it has to be waited for. */
   function placeOf(offset: number): 'memory' | 'disk' | 'passed' | undefined {
     if (offset >= readableBytes()) return undefined
-    if (store.memoryAt(offset) !== undefined) return 'memory'
-    const state = store.pieces.get(Math.floor(offset / pieceBytes))
+    if (memoryAt(offset) !== undefined) return 'memory'
+    if (store.isUnproved(pieceOf(offset))) return undefined
+    const state = store.pieces.get(pieceOf(offset))
     return state === 'disk' || state === 'passed' ? state : undefined
   }
 
   /** Only a closed range wholly inside the tail: everything else would end without proof. */
   function mayBypassTail(): boolean {
     const tail = Math.max(size - options.withheldBytes, 0)
-    return forEdge === undefined && !fill.proved && expected.start >= tail && expected.start > 0
+    if (provesItself || store.provesPieces) return false
+    return !fill.proved && expected.start >= tail && expected.start > 0
   }
 
   /** Without a disk, what lies far ahead is not kept for anybody. */
   function isOutOfReach(offset: number): boolean {
     if (!store.degraded || expected.start === 0 || offset >= readableBytes()) return false
-    return !fill.isNear(Math.floor(offset / pieceBytes))
+    return !fill.isNear(pieceOf(offset))
   }
 
   async function readOnce(buffer: Buffer, offset: number): Promise<number | undefined> {
     const readable = buffer.subarray(0, Math.max(readableBytes() - offset, 0))
     const place = placeOf(offset)
-    if (place === 'memory') return store.memoryAt(offset)?.bytes.copy(readable) ?? 0
+    if (place === 'memory') {
+      gave(offset)
+      return memoryAt(offset)?.bytes.copy(readable) ?? 0
+    }
     if (place === 'disk') {
       try {
         const count = await store.readDisk(readable, offset)
         if (count !== 0) return count
         throw new Error('the file is shorter than what was written to it')
       } catch (error) {
-        if (store.lose(Math.floor(offset / pieceBytes), error)) return undefined
+        if (store.lose(pieceOf(offset), error)) return undefined
         return readPassed(readable, offset, error)
       }
     }
@@ -101,7 +138,7 @@ export function createFillReader(
   }
 
   async function readPassed(buffer: Buffer, offset: number, error: unknown): Promise<number> {
-    const digest = store.passedDigest(Math.floor(offset / pieceBytes))
+    const digest = store.passedDigest(pieceOf(offset))
     if (digest === undefined && expected.start > 0) return readDirect(buffer, offset)
     bypass ??= fill.createBypass()
     if (digest !== undefined) return bypass.readProved(buffer, { offset, digest })
@@ -123,8 +160,12 @@ export function createFillReader(
         if (count !== undefined) return count
         if (placeOf(offset) !== undefined) continue
         if (fill.failure !== undefined) throw fill.failure
-        if ((late && mayBypassTail()) || isOutOfReach(offset))
-          return await readDirect(buffer, offset)
+        if (late && mayBypassTail()) return await readDirect(buffer, offset)
+        if (isOutOfReach(offset)) {
+          const count = await readPassed(buffer, offset, undefined)
+          check()
+          return count
+        }
         want(offset)
         await bell.wait()
       }
@@ -141,9 +182,10 @@ export function createFillReader(
   }
 
   function lend(offset: number, maxBytes: number): BorrowedBytes | undefined {
-    const memory = store.memoryAt(offset)
+    const memory = memoryAt(offset)
     const giveBack = memory?.buffer.lend()
     if (memory === undefined || giveBack === undefined) return undefined
+    gave(offset)
     const length = Math.min(memory.bytes.length, readableBytes() - offset, maxBytes)
     const since = performance.now()
     const release = () => {
@@ -197,6 +239,7 @@ export function createFillReader(
       cutBy ??= reason
       bell.ring()
     },
+    gotUnproved: (piece) => doubtful.has(piece),
     async close() {
       if (closed) return
       closed = true

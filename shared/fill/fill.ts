@@ -11,6 +11,7 @@ import type { FillReader, FillStart } from './fills.ts'
 import { startFrontier, type Frontier } from './frontier.ts'
 import type { FillPriority, Lanes } from './lanes.ts'
 import { createOwners, type Owners } from './owners.ts'
+import type { PieceProof } from './piece-proof.ts'
 import { createPieceStore, diskBit, type PieceStore, type ReadBack } from './piece-store.ts'
 import { createStream, receivePieces, skipTo, type Receiving, type Stream } from './receive.ts'
 import { maxFillBytes, pieceBytes, type Run } from './segments.ts'
@@ -56,12 +57,19 @@ export class Fill implements FollowedFill {
   readonly #controller = new AbortController()
   readonly #distant = new Set<Stream>()
   readonly #background = new Set<Promise<void>>()
+  /** Requests that run, and at whom. */
+  readonly #streams = new Map<Stream, string>()
   readonly #liars = new Set<string>()
+  /** Who sent pieces that were proved wrong, each alone. */
+  readonly #wrongSenders = new Set<string>()
   readonly #startedAt: number
   /** From somebody who is trusted; a source's word is not. */
-  readonly #trustedSize: number | undefined
+  #trustedSize: number | undefined
   #priority: FillPriority
   readonly #expectedSize: number | undefined
+  readonly #readProof: FillStart['proof']
+  /** By what each piece is proved alone. */
+  #proof: PieceProof | undefined
   /** Until it has been tried. */
   #spread: Spread | undefined
   #spreader: Spreader | undefined
@@ -98,6 +106,7 @@ export class Fill implements FollowedFill {
     this.#trustedSize = start.size
     this.#expectedSize = start.expectedSize
     this.#spread = start.spread
+    this.#readProof = start.proof
     this.#size = start.size
     this.#sizeConfirmed = start.size !== undefined
     this.#startedAt = now()
@@ -115,6 +124,7 @@ export class Fill implements FollowedFill {
   async run(): Promise<FillOutcome> {
     let outcome: FillOutcome
     try {
+      await this.#prepareProof()
       await this.#openDisk()
       await this.#fillUntilProved()
       const stored = await this.#disk.publish(this.#store)
@@ -265,6 +275,8 @@ export class Fill implements FollowedFill {
   /** A reader waits for this piece: if the front is far, a request of its own brings it. */
   want(piece: number, isHome: boolean): void {
     const store = this.#store
+    if (store?.isUnproved(piece) === true && store.pieces.get(piece) === 'disk')
+      return this.#inBackground(store.proveHeld(piece))
     if (store === undefined || store.degraded || store.pieces.get(piece) !== 'missing') return
     if (this.#controller.signal.aborted || this.#distant.size >= this.options.maxDistant) return
     const spreader = this.#spreader
@@ -284,6 +296,15 @@ export class Fill implements FollowedFill {
   }
 
   // --- opening
+
+  /** The list of pieces says the size, too, and is believed. */
+  async #prepareProof(): Promise<void> {
+    const proof = await this.#readProof?.()
+    if (proof === undefined || proof.size !== (this.#size ?? proof.size)) return
+    this.#proof = proof
+    this.#size = proof.size
+    this.#trustedSize = proof.size
+  }
 
   async #openDisk(): Promise<void> {
     await this.#disk.open()
@@ -308,6 +329,10 @@ export class Fill implements FollowedFill {
       held: sink === undefined ? [] : this.#held,
       ...this.options,
       readBack: this.#deps.readBack,
+      proof: this.#proof,
+      onWrong: (piece, sender) => this.#pieceWrong(piece, sender),
+      onDropped: (piece) => this.#owners.cut(dropped, piece),
+      onProofFailed: (error) => this.#stop(asError(error)),
       onDiskFailure: (error) => this.#diskFailed(error),
       onWritten: (bytes) => this.#disk.written(store, bytes),
     })
@@ -331,10 +356,12 @@ export class Fill implements FollowedFill {
       let mismatch: SourceError
       try {
         if ((await this.#fillOnce()) === this.digest) break
+        if (this.#proof !== undefined) throw this.#misled()
         mismatch = new SourceError('broken', `the content is not ${this.digest}`)
       } catch (error) {
         const { aborted } = this.#controller.signal
-        if (!(error instanceof SourceError) || aborted || !this.#trust.mayStartOver()) throw error
+        const isFinal = aborted || this.#proof !== undefined || !this.#trust.mayStartOver()
+        if (!(error instanceof SourceError) || isFinal) throw error
         mismatch = error
       }
       this.#startingOver = true
@@ -427,6 +454,7 @@ export class Fill implements FollowedFill {
         } catch (error) {
           if (!(error instanceof SourceError) || signal.aborted) throw error
           this.#deps.observer.sourceFailed?.(source.blob.name, error)
+          if (stream.controller.signal.aborted) throw error
         }
       }
       this.#distantAfter = this.#deps.now() + distantPauseMs
@@ -445,6 +473,7 @@ export class Fill implements FollowedFill {
     const { pool } = this.#deps
     const signal = AbortSignal.any([this.#controller.signal, stream.controller.signal])
     const leave = await this.#enterLane(source, stream, signal)
+    this.#streams.set(stream, source.blob.name)
     let transfer: Transfer | undefined
     let complete = false
     try {
@@ -463,6 +492,7 @@ export class Fill implements FollowedFill {
       if (error instanceof SourceError && error.beyondEnd) source.disputesSize = true
       throw error
     } finally {
+      this.#streams.delete(stream)
       await transfer?.close(complete)
       leave()
     }
@@ -521,6 +551,31 @@ export class Fill implements FollowedFill {
 
   // --- when things turn out wrong
 
+  /** It is missing again, and goes to whoever is next; who sent it is not asked again. */
+  #pieceWrong(piece: number, sender: string | undefined) {
+    const { observer } = this.#deps
+    observer.pieceWrong?.(sender)
+    if (sender === undefined) return this.bell.ring()
+    if (!this.#wrongSenders.has(sender)) observer.sourceLied?.(sender, this.digest)
+    this.#wrongSenders.add(sender)
+    const error = new SourceError('broken', `${sender} sent other bytes than piece ${piece} has`)
+    const source = this.#order.all.find(({ blob }) => blob.name === sender)
+    if (source !== undefined) this.#order.lied(source, error)
+    this.#spreader?.lied(sender)
+    for (const [stream, name] of this.#streams) if (name === sender) stream.controller.abort(error)
+    this.bell.ring()
+  }
+
+  /** Nobody's fault of those who sent it. */
+  #misled(): SourceError {
+    this.#wrong = true
+    this.#deps.observer.piecesMisled?.(this.digest)
+    return new SourceError(
+      'broken',
+      `the content is not ${this.digest}, though each of its pieces is as listed`,
+    )
+  }
+
   /**
    * Cuts all readers, since what they got may be wrong, and begins another round with what is still believed.
    * @throws the failure when nothing is left to try
@@ -564,6 +619,8 @@ export class Fill implements FollowedFill {
 
   /** Whether what is here is of no use to a later run, which would only meet the same end. */
   get #worthless(): boolean {
+    // Each piece that is here was proved.
+    if (this.#proof !== undefined) return this.#wrong
     const isBroken = this.#failure instanceof SourceError && this.#failure.code === 'broken'
     return this.#wrong || isBroken
   }
@@ -624,6 +681,7 @@ export class Fill implements FollowedFill {
 
 const wholeBlob: Run = { first: 0, end: Infinity }
 const parkedReason = new Error('nobody reads the fill and its budget is spent')
+const dropped = new SourceError('unavailable', 'bytes that were on their way are not right')
 const replanned = new Error('the request is no longer the right one')
 
 function asError(error: unknown): Error {

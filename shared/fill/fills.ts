@@ -7,6 +7,7 @@ import { lasts } from '../stream/lasts.ts'
 import { Fill, type FillDeps } from './fill.ts'
 import { fillDefaults, type FillObserver, type FillOptions } from './fill-options.ts'
 import { createLanes, type FillPriority } from './lanes.ts'
+import type { PieceProof } from './piece-proof.ts'
 import type { ReadBack } from './piece-store.ts'
 import type { OpenedSink } from './sink.ts'
 import type { Spread } from './spread.ts'
@@ -27,13 +28,15 @@ export interface FillStart {
   readonly priority?: FillPriority
   /** Bytes, as somebody says who may be wrong; a spread needs it to begin. */
   readonly expectedSize?: number | undefined
+  /** Asked once per fill, before it begins: by what each piece is proved alone, if that is known in time. */
+  readonly proof?: (() => Promise<PieceProof | undefined>) | undefined
   /** Others that fetch it too, and with whom it is shared out. */
   readonly spread?: Spread | undefined
   /**
-   * Who reads proves it himself, as another edge does: nothing is withheld. What one that takes this place for its home
-   * wants of a spread fill comes from the fill's own sources.
+   * Another edge reads. `home` and `other` prove it themselves, and nothing is withheld where only the whole is proved;
+   * what one that takes this place for its home wants of a spread fill comes from the fill's own sources.
    */
-  readonly forEdge?: 'home' | 'other' | undefined
+  readonly forEdge?: 'home' | 'other' | 'relay' | undefined
   /** Stops waiting for the size (a client gone, a deadline); never stops the fill. */
   readonly signal?: AbortSignal
 }

@@ -16,8 +16,8 @@ export interface Owners {
   join(): () => void
   add(reader: OpenFillReader): void
   remove(reader: OpenFillReader): void
-  /** Fails all readers. */
-  cut(reason: Error): void
+  /** Fails all readers, or those who got bytes of this piece before it was proved. */
+  cut(reason: Error, piece?: number): void
   /** So many bytes have arrived. */
   received(bytes: number): void
   stop(): void
@@ -63,8 +63,9 @@ export function createOwners({ budget, running, onSpent }: OwnersOptions): Owner
       readers.delete(reader)
       changed()
     },
-    cut(reason) {
-      for (const reader of readers) reader.cut(reason)
+    cut(reason, piece) {
+      for (const reader of readers)
+        if (piece === undefined || reader.gotUnproved(piece)) reader.cut(reason)
     },
     received(bytes) {
       if (readers.size + joining > 0) return

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { BufferPool, PooledBuffer } from '../stream/buffers.ts'
 import type { Bell } from './bell.ts'
+import type { PieceProof } from './piece-proof.ts'
 import { createPieces, pieceBytes, wholePieces, type Pieces } from './segments.ts'
 import type { Extent, Sink } from './sink.ts'
 
@@ -18,6 +19,14 @@ export interface PieceStoreOptions {
   readonly maxUnwritten: number
   /** Reads pieces back for the hash; one at a time for all fills, so that a full pool can never block it. */
   readonly readBack: ReadBack
+  /** By which each piece is proved before it counts as here; without, only the whole is. */
+  readonly proof?: PieceProof | undefined
+  /** Called when a piece was not what it must be, and is missing again. `sender`: who alone sent all of it. */
+  readonly onWrong?: (piece: number, sender: string | undefined) => void
+  /** Called when bytes of a piece go that readers may have got, though they were not proved. */
+  readonly onDropped?: (piece: number) => void
+  /** Called when pieces cannot be proved. */
+  readonly onProofFailed?: (error: unknown) => void
   /** Called once, when the disk fails. */
   readonly onDiskFailure: (error: unknown) => void
   /** Called after pieces have reached the disk. */
@@ -49,10 +58,22 @@ export interface PieceStore {
   readonly degraded: boolean
   /** Who delivered a piece: bits of RankedSource, bit 0 for the disk of an earlier run. */
   readonly deliveredBy: Uint32Array
+  /** Whether pieces are proved one by one. */
+  readonly provesPieces: boolean
+  /** Complete pieces that are being proved. */
+  readonly proving: number
+  /** Whether bytes of this piece may still turn out wrong, as far as pieces are proved at all. */
+  isUnproved(piece: number): boolean
+  /** Proves a piece that an earlier run left on disk, if that was not done yet; a wrong one is missing then. */
+  proveHeld(piece: number): Promise<void>
   /** The first byte of this piece that is not here. */
   offsetOf(piece: number): number
-  /** Makes the piece `coming`, with a buffer. Waits for the pool and for the disk. @returns what is left to fill of it */
-  begin(piece: number, signal: AbortSignal): Promise<Buffer>
+  /**
+   * Makes the piece `coming`, with a buffer. Waits for the pool and for the disk.
+   * @param sender the name of who sends what is left of it
+   * @returns what is left to fill of it
+   */
+  begin(piece: number, sender: string, signal: AbortSignal): Promise<Buffer>
   /** What is left to fill of a begun piece. */
   rest(piece: number): Buffer
   /** Throws away what has arrived of a piece that is not complete: a request brings it from its start. */
@@ -81,7 +102,7 @@ export interface PieceStore {
   withPiece(piece: number, use: (bytes: Buffer) => Promise<void>): Promise<boolean>
   /** This piece is hashed in this round. */
   hashed(piece: number): void
-  /** The digest that a piece had when it passed; undefined when it is not known. */
+  /** The digest that a piece must have, or had when it passed; undefined when it is not known. */
   passedDigest(piece: number): string | undefined
   /** Makes pieces missing again. With `compare`, `differs` tells of each whose next version is another. */
   drop(which: (piece: number) => boolean, differs?: (piece: number, mask: number) => void): void
@@ -94,7 +115,7 @@ export interface PieceStore {
 }
 
 export function createPieceStore(options: PieceStoreOptions): PieceStore {
-  const { size, pool, bell, sink, windowPieces, maxUnwritten } = options
+  const { size, pool, bell, sink, windowPieces, maxUnwritten, proof } = options
   const pieces = createPieces(size)
   const deliveredBy = new Uint32Array(pieces.count)
   const slots = new Map<number, Slot>()
@@ -106,6 +127,11 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
   const stale = new Map<number, (piece: number, mask: number) => void>()
   const staleMask = new Map<number, number>()
   const writes = new Set<Promise<void>>()
+  /** Who alone sends a piece that is on its way. */
+  const senders = new Map<number, string | undefined>()
+  const proving = new Map<number, Promise<void>>()
+  /** What an earlier run left, and nobody has proved since. */
+  const unproved = new Set<number>()
   let hashedUpTo = 0
   let degraded = sink === undefined
   let closed = false
@@ -113,6 +139,47 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
   for (const piece of wholePieces(options.held, size)) {
     pieces.set(piece, 'disk')
     deliveredBy[piece] = diskBit
+    if (proof !== undefined) unproved.add(piece)
+  }
+
+  /** Not here before it is proved; who sends goes on meanwhile. */
+  function prove(by: PieceProof, piece: number, slot: Slot) {
+    const work = by
+      .check(piece, slot.buffer.bytes.subarray(0, slot.filled))
+      .then(
+        (isRight) => (sender?: string) =>
+          isRight ? complete(piece, slot) : dropWrong(piece, sender),
+        (error: unknown) => () => options.onProofFailed?.(error),
+      )
+      .then((settle) => {
+        const sender = senders.get(piece)
+        senders.delete(piece)
+        proving.delete(piece)
+        if (slots.get(piece) === slot) settle(sender)
+        bell.ring()
+      })
+    proving.set(piece, work)
+  }
+
+  function dropWrong(piece: number, sender: string | undefined) {
+    forget(piece)
+    options.onWrong?.(piece, sender)
+  }
+
+  /** @returns whether a piece that an earlier run left is right */
+  async function checkHeld(by: PieceProof, piece: number, bytes: Buffer): Promise<boolean> {
+    if (!unproved.has(piece)) return true
+    const isRight = await by.check(piece, bytes)
+    unproved.delete(piece)
+    if (!isRight && pieces.get(piece) === 'disk') dropWrong(piece, undefined)
+    bell.ring()
+    return isRight
+  }
+
+  const isUnproved = (piece: number): boolean => {
+    if (proof === undefined) return false
+    const state = pieces.get(piece)
+    return state === 'missing' || state === 'coming' || unproved.has(piece)
   }
 
   function complete(piece: number, slot: Slot) {
@@ -186,9 +253,11 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
   function forget(piece: number) {
     if (cached.has(piece)) uncache(piece)
     const slot = slots.get(piece)
+    if (isUnproved(piece) && slot !== undefined && slot.filled > 0) options.onDropped?.(piece)
     slots.delete(piece)
     owned.delete(piece)
     passed.delete(piece)
+    unproved.delete(piece)
     deliveredBy[piece] = 0
     pieces.set(piece, 'missing')
     slot?.buffer.release()
@@ -233,11 +302,30 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
     get degraded() {
       return degraded
     },
+    provesPieces: proof !== undefined,
+    get proving() {
+      return proving.size
+    },
+    isUnproved,
+    async proveHeld(piece) {
+      if (proof === undefined || !unproved.has(piece)) return
+      const work =
+        proving.get(piece) ??
+        options
+          .readBack(async (buffer) => {
+            const bytes = buffer.subarray(0, pieces.lengthOf(piece))
+            if (unproved.has(piece) && (await readWhole(piece, bytes)))
+              await checkHeld(proof, piece, bytes)
+          })
+          .finally(() => proving.delete(piece))
+      proving.set(piece, work)
+      await work
+    },
     offsetOf: (piece) => piece * pieceBytes + (slots.get(piece)?.filled ?? 0),
-    async begin(piece, signal) {
+    async begin(piece, sender, signal) {
       pieces.set(piece, 'coming')
       try {
-        while (owned.size >= maxUnwritten) {
+        while (owned.size + proving.size >= maxUnwritten) {
           signal.throwIfAborted()
           await bell.wait()
         }
@@ -245,6 +333,7 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
           const buffer = await pool.take(signal)
           slots.set(piece, { buffer, filled: 0 })
         }
+        senders.set(piece, slotOf(piece).filled === 0 ? sender : undefined)
         return store.rest(piece)
       } catch (error) {
         if (!closed) pieces.set(piece, 'missing')
@@ -261,6 +350,7 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
     releasePartial(piece) {
       const slot = slots.get(piece)
       if (slot === undefined || slot.filled === pieces.lengthOf(piece)) return
+      if (isUnproved(piece) && slot.filled > 0) options.onDropped?.(piece)
       slots.delete(piece)
       deliveredBy[piece] = 0
       slot.buffer.release()
@@ -270,11 +360,12 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
       slot.filled += count
       deliveredBy[piece] = (deliveredBy[piece] ?? 0) | bit
       if (slot.filled < pieces.lengthOf(piece)) return false
-      complete(piece, slot)
+      if (proof === undefined) complete(piece, slot)
+      else prove(proof, piece, slot)
       return true
     },
     abandon(piece, keep) {
-      if (pieces.get(piece) !== 'coming') return
+      if (pieces.get(piece) !== 'coming' || proving.has(piece)) return
       const filled = slots.get(piece)?.filled ?? 0
       if (keep && filled > 0) pieces.set(piece, 'missing')
       else forget(piece)
@@ -290,7 +381,8 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
       const first = Math.floor(offset / pieceBytes)
       if (sink === undefined || pieces.get(first) !== 'disk') return undefined
       let end = first + 1
-      while (end * pieceBytes < offset + buffer.length && pieces.get(end) === 'disk') end++
+      const isGood = () => pieces.get(end) === 'disk' && !unproved.has(end)
+      while (end * pieceBytes < offset + buffer.length && isGood()) end++
       return sink.read(buffer.subarray(0, Math.min(end * pieceBytes, size) - offset), offset)
     },
     lose(piece, error) {
@@ -315,6 +407,7 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
       await options.readBack(async (buffer) => {
         const bytes = buffer.subarray(0, pieces.lengthOf(piece))
         found = await readWhole(piece, bytes)
+        if (found && proof !== undefined) found = await checkHeld(proof, piece, bytes)
         if (found) await use(bytes)
       })
       return found
@@ -324,7 +417,7 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
       const slot = slots.get(piece)
       if (degraded && slot !== undefined && passed.has(piece)) cache(piece, slot)
     },
-    passedDigest: (piece) => passed.get(piece),
+    passedDigest: (piece) => proof?.hashOf(piece) ?? passed.get(piece),
     drop(which, differs) {
       hashedUpTo = 0
       for (let piece = 0; piece < pieces.count; piece++) {
@@ -342,11 +435,12 @@ export function createPieceStore(options: PieceStoreOptions): PieceStore {
     },
     degrade,
     async written() {
+      await Promise.allSettled(proving.values())
       await Promise.allSettled(writes)
     },
     async close() {
       closed = true
-      await Promise.allSettled(writes)
+      await store.written()
       for (const piece of [...cached]) uncache(piece)
       for (const slot of slots.values()) slot.buffer.release()
       slots.clear()

@@ -78,7 +78,7 @@ async function receivePiece(
   { source, transfer, stream, signal, onBytes }: Receiving,
   store: PieceStore,
 ): Promise<void> {
-  let rest = await store.begin(piece, signal)
+  let rest = await store.begin(piece, source.blob.name, signal)
   for (;;) {
     const count = await transfer.read(rest)
     if (count === 0) throw endsEarly(source)

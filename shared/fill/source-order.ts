@@ -27,6 +27,8 @@ export interface RankedSource {
   failure: SourceError | undefined
   strikes: number
   readyAt: number
+  /** How many pieces it sent that were proved wrong. */
+  lies: number
 }
 
 /** Which source to ask next. */
@@ -46,6 +48,8 @@ export interface SourceOrder {
   wholes(): RankedSource[]
   /** Notes a failure after `progressBytes` were delivered; whoever it names instead is asked next. */
   failed(source: RankedSource, error: SourceError, progressBytes: number): void
+  /** It sent a wrong piece: it is out of the race, unless it is the origin, which may have been misheard once. */
+  lied(source: RankedSource, error: SourceError): void
   /** The first headers are here: from now on a failing source is worth a second try, and `sources` may be asked again. */
   started(): void
   /** Leaves only these in the race (a round after a mismatch), with a clean record. */
@@ -77,6 +81,7 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
       failure: undefined,
       strikes: 0,
       readyAt: 0,
+      lies: 0,
     })
   }
 
@@ -156,6 +161,12 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
       const behind = all.indexOf(source) + 1
       for (const other of error.others.toReversed()) rank(other, behind)
       position = (all.indexOf(source) + 1) % Math.max(all.length, 1)
+    },
+    lied(source, error) {
+      source.failure = error
+      source.lies++
+      if (source !== all.at(-1) || source.lies > 1) source.dead = true
+      position = (all.indexOf(source) + 1) % all.length
     },
     started() {
       refreshable ||= !hasStarted

@@ -45,6 +45,8 @@ export interface Spreader {
   isOwn(piece: number): boolean
   /** The pieces of the part that this one is in which nobody has asked for, from this one on. */
   missingFrom(piece: number): Run
+  /** Who has this name sent a wrong piece: it is not asked again. */
+  lied(name: string): void
   /** Who sent this piece, if it came from one other edge alone. */
   senderOf(piece: number): string | undefined
 }
@@ -80,6 +82,8 @@ interface Neighbour {
   passMs: number
   /** How often in a row it was cut for being slow. */
   cuts: number
+  /** It sent a wrong piece. */
+  isLiar: boolean
   /** Since when it has given nothing. */
   troubleSince: number | undefined
 }
@@ -127,6 +131,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       passedUntil: 0,
       passMs: passedMs,
       cuts: 0,
+      isLiar: false,
       troubleSince: undefined,
     }
     neighbours.set(name, made)
@@ -151,7 +156,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const whomToAsk = (part: number): Asked | 'own' | undefined => {
     const at = now()
     const isAble = ({ neighbour }: Asked) =>
-      neighbour.passedUntil <= at && !(neighbour.cuts > 0 && doubted.has(part))
+      !neighbour.isLiar && neighbour.passedUntil <= at && !(neighbour.cuts > 0 && doubted.has(part))
     const able =
       spread.sourcesOf(part).map(asking).find(isAble) ??
       [...(named.get(part)?.values() ?? [])].map(asking).find(isAble)
@@ -228,12 +233,17 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   /** A busy home names those that it gave the part to: the first of them that can is asked. */
-  const fetchFromOthers = async (error: SourceError, run: Run): Promise<boolean> => {
+  const fetchFromOthers = async (
+    error: SourceError,
+    { run, streams }: { readonly run: Run; readonly streams: Stream[] },
+  ): Promise<boolean> => {
     remember(partOf(run), error.others)
     for (const blob of error.others) {
       const other = asking(blob)
-      if (other.neighbour.passedUntil > now() || other.neighbour.running > 0) continue
+      const { isLiar, passedUntil, running } = other.neighbour
+      if (isLiar || passedUntil > now() || running > 0) continue
       const stream = createStream(run, false)
+      streams.push(stream)
       try {
         await fetchFrom(other, stream)
         return true
@@ -272,16 +282,19 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const fetchRun = async ({ run, asked }: Choice): Promise<void> => {
     for (let piece = run.first; piece < run.end; piece++) pieces.set(piece, 'coming')
     const stream = createStream(run, false)
+    const streams = [stream]
     try {
       if (asked === undefined) await fetchOwn(stream)
       else await fetchFrom(asked, stream)
     } catch (error) {
       if (!(error instanceof SourceError) || signal.aborted) throw error
-      if (asked !== undefined && !(await fetchFromOthers(error, run)))
+      if (asked !== undefined && !(await fetchFromOthers(error, { run, streams })))
         failed(asked, error, partOf(run))
     } finally {
+      // What came whole may be another's by now, if it was wrong.
+      const next = Math.max(...streams.map(({ piece }) => piece))
       // What has come of a piece stays: the next one to ask goes on there.
-      for (let piece = run.first; piece < run.end; piece++) store.abandon(piece, true)
+      for (let piece = next; piece < run.end; piece++) store.abandon(piece, true)
       bell.ring()
     }
   }
@@ -290,7 +303,12 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     while (!gaveUp && !store.degraded) {
       signal.throwIfAborted()
       const choice = choose()
-      if (choice === undefined) return
+      // What is being proved may turn out to be missing.
+      if (choice === undefined && store.proving === 0) return
+      if (choice === undefined) {
+        await bell.wait()
+        continue
+      }
       if (choice === 'wait') await pause(bell, holdMs)
       else await fetchRun(choice)
     }
@@ -316,6 +334,10 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       if (wanted.has(part)) return
       wanted.add(part)
       bell.ring()
+    },
+    lied(name) {
+      const known = neighbours.get(name)
+      if (known !== undefined) known.isLiar = true
     },
     isOwn: (piece) => spread.sourcesOf(partOf({ first: piece })).length === 0,
     missingFrom,
@@ -360,4 +382,5 @@ const unranked = {
   failure: undefined,
   strikes: 0,
   readyAt: 0,
+  lies: 0,
 }

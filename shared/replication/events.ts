@@ -72,6 +72,7 @@ export type EventFact =
       readonly repositoryId: number
       readonly digest: Digest
     }
+  | ({ readonly type: 'piece-list'; readonly projectId: number } & PieceListFact)
   | {
       /** Made, or renamed. */
       readonly type: 'label'
@@ -174,6 +175,14 @@ export interface TagGuard {
   readonly tags: readonly string[]
 }
 
+/** A blob that a project has can be proved piece by piece. */
+export interface PieceListFact {
+  /** Of the blob. */
+  readonly digest: Digest
+  /** The digest of its list of pieces, which every repository has that has the blob. */
+  readonly list: Digest
+}
+
 /** An image that some edges are to hold by a deadline, and until then. */
 export interface PreheatFact {
   readonly preheatId: number
@@ -221,6 +230,7 @@ const knownFacts: Readonly<Record<EventFact['type'], true>> = {
   tag: true,
   'tag-deleted': true,
   'link-deleted': true,
+  'piece-list': true,
   label: true,
   'label-deleted': true,
   'manifest-labels': true,
@@ -241,6 +251,8 @@ const knownFacts: Readonly<Record<EventFact['type'], true>> = {
   'rules-followed': true,
   key: true,
 }
+/** Facts that an edge of an older version may do without. */
+const skippableFacts: ReadonlySet<EventFact['type']> = new Set(['piece-list'])
 /** What takes something from somebody is never passed by, whatever is signed of it (DESIGN §4). */
 const neverSkipped = /block|revo|verdict|visib|member|right|trust|key/
 
@@ -262,6 +274,7 @@ export function createEventBody(fact: EventFact, at: Date): EventBody {
     version: eventVersion,
     at: at.toISOString(),
     salt: randomBytes(16).toString('hex'),
+    ...(skippableFacts.has(fact.type) && { skippable: true }),
     fact,
   }
 }

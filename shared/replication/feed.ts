@@ -1,6 +1,6 @@
 import type { Envelope } from '../trust/statement.ts'
 import type { SentHeader } from './chain.ts'
-import type { PreheatFact, RosterEdge, RuleFact } from './events.ts'
+import type { PieceListFact, PreheatFact, RosterEdge, RuleFact } from './events.ts'
 import type { LeaseRequest } from './lease.ts'
 
 /** The paths of a primary's internal listener, which asks for an edge's certificate. */
@@ -80,6 +80,7 @@ const lineKeys = [
   'name',
   'tag',
   'manifest',
+  'pieceList',
 ] as const
 
 /**
@@ -104,6 +105,8 @@ export type SnapshotLine =
       readonly unfollowed?: number | 'next'
     }
   | { readonly repository: number; readonly manifest: string }
+  /** An edge of an older version does without. */
+  | { readonly pieceList: PieceListFact; readonly skippable: true }
   | { readonly ruleFact: RuleFact }
   | { readonly preheat: PreheatFact }
   /** Up to here rules have been followed. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import type { FillObserver, FillOptions, FillOutcome } from '../../shared/fill/fill-options.ts'
 import {
   createFills,
@@ -6,7 +7,9 @@ import {
   type Fills,
   type FillStart,
 } from '../../shared/fill/fills.ts'
-import type { Digest } from '../../shared/oci/digest.ts'
+import { createPieceProof, type PieceProof } from '../../shared/fill/piece-proof.ts'
+import { digestOf, type Digest } from '../../shared/oci/digest.ts'
+import { formatPieceList, parsePieceList } from '../../shared/replication/piece-list.ts'
 import { bufferBytes, createBufferPool, type BufferPool } from '../../shared/stream/buffers.ts'
 import type { BlobSource } from '../../shared/stream/blob-source.ts'
 import { createHasher } from '../../shared/stream/hasher.ts'
@@ -20,6 +23,8 @@ export interface FillRig {
   readonly disk: TestDisk
   readonly outcomes: FillOutcome[]
   readonly liars: string[]
+  /** Who alone sent each piece that was wrong; `undefined` for several, or the disk. */
+  readonly wrongPieces: (string | undefined)[]
   readonly failures: string[]
   readonly diskErrors: unknown[]
   /** Joins the fill of this digest; every joiner of a rig shares its disk. */
@@ -58,15 +63,17 @@ export async function withFills(
   const pool = createBufferPool({ bytes: poolBuffers * bufferBytes })
   const hasher = createHasher({ workerFromBytes })
   const disk = options.disk ?? (await createTestDisk())
-  const [outcomes, liars, failures, diskErrors] = [[], [], [], []] as [
+  const [outcomes, liars, wrongPieces, failures, diskErrors] = [[], [], [], [], []] as [
     FillOutcome[],
     string[],
+    (string | undefined)[],
     string[],
     unknown[],
   ]
   const observer: FillObserver = {
     ended: (outcome) => outcomes.push(outcome),
     sourceLied: (name) => liars.push(name),
+    pieceWrong: (name) => wrongPieces.push(name),
     sourceFailed: (name, error) => failures.push(`${name}: ${error.message}`),
     diskFailed: (error) => diskErrors.push(error),
   }
@@ -84,6 +91,7 @@ export async function withFills(
     disk,
     outcomes,
     liars,
+    wrongPieces,
     failures,
     diskErrors,
     join: (digest, sources, more) =>
@@ -148,6 +156,17 @@ async function readPart(reader: FillReader, offset: number, bytes: number, borro
   }
   const buffer = Buffer.alloc(bytes)
   return buffer.subarray(0, await reader.read(buffer, offset))
+}
+
+/** What proves each piece of a blob. */
+export function proofOf(blob: Buffer, digest = digestOf(blob)): PieceProof {
+  const hashes = Array.from({ length: Math.ceil(blob.length / bufferBytes) }, (_, piece) =>
+    createHash('sha256')
+      .update(blob.subarray(piece * bufferBytes, (piece + 1) * bufferBytes))
+      .digest(),
+  )
+  const list = formatPieceList({ digest, size: blob.length }, hashes)
+  return createPieceProof(parsePieceList(list, digest), createHasher({ workerFromBytes: Infinity }))
 }
 
 /** A source list of one. */

@@ -3,6 +3,7 @@ import type { TestContext } from 'node:test'
 import { waitFor } from './clock.ts'
 import type { TestEdge } from './edge.ts'
 import { startFedStand, type FedStand } from './fed-edge.ts'
+import type { TestPrimaryOptions } from './primary.ts'
 
 /** An edge to start, with its site. */
 export interface PlannedEdge {
@@ -21,9 +22,11 @@ export interface PeerStand<Id extends string> {
 export async function startPeerStand<const Id extends string>(
   t: TestContext,
   planned: Readonly<Record<Id, PlannedEdge>>,
+  options: TestPrimaryOptions = {},
 ): Promise<PeerStand<Id>> {
   const plan = Object.entries<PlannedEdge>(planned)
   const stand = await startFedStand(t, {
+    ...options,
     scopes: Object.fromEntries(plan.map(([id, { scope = ['*'] }]) => [id, scope])),
   })
   const api = stand.primary.client(stand.primary.admin)

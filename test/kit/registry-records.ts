@@ -94,14 +94,9 @@ export async function createRegistryRecords(
       new Date(),
     )
     if (repository === undefined) throw new Error('too many uploads')
-    const kept = await storedBlobs.commit({
-      uploadId: id,
-      claimedBy: 'test',
-      key,
-      repositoryId: repository.id,
-      digest,
-      size: bytes.length,
-    })
+    const { id: repositoryId } = repository
+    const received = { uploadId: id, claimedBy: 'test', key, repositoryId, digest }
+    const kept = await storedBlobs.commit({ ...received, size: bytes.length }, new Date())
     if (kept === undefined) throw new Error('the claim was lost')
     return { repository, key, kept: kept.key }
   }

@@ -80,8 +80,8 @@ test('an upload is synced before it is acknowledged; a blob is named, its name s
     adapt: ({ storedBlobs }) => ({
       storedBlobs: {
         ...storedBlobs,
-        async commit(received) {
-          const kept = await storedBlobs.commit(received)
+        async commit(...received) {
+          const kept = await storedBlobs.commit(...received)
           steps.push('records')
           return kept
         },

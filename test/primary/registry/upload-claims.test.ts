@@ -108,9 +108,9 @@ test('of a finish whose claim lapsed and a cancel of the same primary, one wins'
     adapt: ({ blobs, storedBlobs }) => ({
       storedBlobs: {
         ...storedBlobs,
-        async commit(received) {
+        async commit(...received) {
           await committing.pass()
-          return storedBlobs.commit(received)
+          return storedBlobs.commit(...received)
         },
       },
       blobs: {

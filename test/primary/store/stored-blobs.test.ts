@@ -73,7 +73,7 @@ test('an upload whose claim was taken over commits nothing', async (t) => {
     digest: blob.digest,
     size: 1,
   }
-  assert.equal(await storedBlobs.commit(received), undefined)
+  assert.equal(await storedBlobs.commit(received, new Date()), undefined)
   assert.equal(
     (await records.selectFrom('blobs').selectAll().where('key', '=', 'k').execute()).length,
     0,
