@@ -1,10 +1,9 @@
 import { generateKeyPair, randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { openLink, readLines, type PrimaryLink } from '../edge/replication/link.ts'
+import { openLink, type PrimaryLink } from '../edge/replication/link.ts'
 import type { LogPlace } from '../shared/replication/chain.ts'
 import { parseJoinToken, proveKey, type JoinAnswer } from '../shared/replication/enrolment.ts'
-import { maxLineBytes, type FeedLine } from '../shared/replication/feed.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../shared/replication/lease.ts'
 import { callApi } from '../test/kit/api.ts'
 import { emptyReport } from '../test/kit/follow-server.ts'
@@ -64,21 +63,20 @@ export function startIdleEdge({ certificate, key, ca }: EnrolledIdleEdge, url: U
   const instance = randomUUID()
   const follow = async (link: PrimaryLink, onFed: () => void): Promise<never> => {
     const { head } = await askForLease(link, { epoch: 1, seq: 0 })
-    const body = await link.feed(head, signal)
+    const feed = await link.feed(head, signal)
     state.seq = head.seq
     onFed()
     try {
       const renewing = renew(link, () => ({ epoch: head.epoch, seq: state.seq ?? 0 }), signal)
-      renewing.catch(() => body.cancel())
-      for await (const text of readLines(body, maxLineBytes)) {
-        const line = JSON.parse(text) as FeedLine
+      renewing.catch(() => feed.cancel())
+      for await (const line of feed.lines()) {
         if (!('seq' in line)) continue
         state.seq = line.seq
         state.heardAt = performance.now()
       }
       throw new Error('the feed ended')
     } finally {
-      body.cancel()
+      feed.cancel()
     }
   }
   const running = (async () => {

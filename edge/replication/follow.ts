@@ -10,7 +10,7 @@ import {
   type EventBody,
   type EventStream,
 } from '../../shared/replication/events.ts'
-import { maxLineBytes, type FeedLine } from '../../shared/replication/feed.ts'
+import type { FeedLine } from '../../shared/replication/feed.ts'
 import type { EdgeReport, Lease } from '../../shared/replication/lease.ts'
 import {
   openStatement,
@@ -21,13 +21,7 @@ import {
 import type { AskPrimary } from '../access/token-relay.ts'
 import type { Freshness } from './freshness.ts'
 import type { Identity, OwnIdentity } from './identity.ts'
-import {
-  LinkRefusedError,
-  openLink,
-  readLines,
-  type LinkOptions,
-  type PrimaryLink,
-} from './link.ts'
+import { LinkRefusedError, openLink, type LinkOptions, type PrimaryLink } from './link.ts'
 import { NewerVersionError } from './newer.ts'
 import type { KnownEvent, Statements } from '../cache/statements.ts'
 import { createStreams, type Streams } from './streams.ts'
@@ -357,15 +351,14 @@ async function readFeed(
   const { statements, streams, freshness } = deps
   const from = statements.cursor
   if (from === undefined) throw new Error('there is no place to go on from')
-  const body = await openFeed(deps, from)
+  const feed = await openFeed(deps, from)
   const chain = createChainReader(from, deps.keyOf)
   let events: KnownEvent[] = []
   let newer: NewerVersionError | undefined
   freshness.reached(from)
   onConnected()
   try {
-    for await (const text of readLines(body, maxLineBytes)) {
-      const line = JSON.parse(text) as FeedLine
+    for await (const line of feed.lines()) {
       if ('trust' in line) await takeTrust(line.trust)
       else if ('seq' in line) {
         chain.take(line, line.body)
@@ -387,7 +380,7 @@ async function readFeed(
     }
     throw new Error('the primary ended the feed')
   } finally {
-    body.cancel()
+    feed.cancel()
   }
 }
 

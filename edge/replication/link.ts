@@ -3,11 +3,25 @@ import { createGuard } from '../../shared/http/guard.ts'
 import type { ChooseProxy } from '../../shared/http/proxy.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import type { EventStream } from '../../shared/replication/events.ts'
-import { aliveMs, instanceHeader, internalPaths } from '../../shared/replication/feed.ts'
+import {
+  aliveMs,
+  feedProtocol,
+  instanceHeader,
+  internalPaths,
+  maxLineBytes,
+  type FeedLine,
+  type LeaseAnswerLine,
+} from '../../shared/replication/feed.ts'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'
 import type { PullReport } from '../../shared/replication/pulls.ts'
 import { parseErrors } from '../../shared/oci/errors.ts'
-import { requestBulk, type BulkResponse } from '../../shared/upstream/bulk-body.ts'
+import { linesOf } from '../../shared/stream/lines.ts'
+import {
+  requestBulk,
+  type BulkResponse,
+  type UpgradeRequest,
+} from '../../shared/upstream/bulk-body.ts'
+import { createFeedLeases, type FeedLeases } from './feed-leases.ts'
 import type { OwnIdentity } from './identity.ts'
 
 /** The primary says no, by a status that is no fault of the way to it. */
@@ -23,15 +37,22 @@ export class LinkRefusedError extends Error {
 
 /** Connections to the primary's internal listener. Whoever opened them closes them. */
 export interface PrimaryLink {
-  /** @throws LinkRefusedError, HttpError */
+  /** Asks over the feed, where there is one that takes it; else, or when that brings no answer soon, by itself. @throws LinkRefusedError, HttpError */
   lease(request: LeaseRequest): Promise<unknown>
   /** @throws LinkRefusedError, HttpError */
   reportPulls(report: PullReport): Promise<unknown>
-  /** Lines without an end. The body must be read or cancelled. @throws LinkRefusedError, HttpError */
-  feed(from: LogPlace, signal: AbortSignal): Promise<BulkResponse>
+  /** It must be read or cancelled. @throws LinkRefusedError, HttpError */
+  feed(from: LogPlace, signal: AbortSignal): Promise<Feed>
   /** A stream's state, not older than `after`. @throws LinkRefusedError, HttpError */
   snapshot(stream: EventStream, after: number, signal: AbortSignal): Promise<BulkResponse>
   close(): Promise<void>
+}
+
+/** The log as it comes. */
+export interface Feed {
+  /** Without an end. @throws RangeError, SyntaxError for what is no line; what the connection throws when it is cut */
+  lines(): AsyncGenerator<FeedLine>
+  cancel(): void
 }
 
 export interface LinkOptions {
@@ -66,13 +87,19 @@ export function openLink(options: LinkOptions): PrimaryLink {
   })
   const bulk = createBulkAgent({ ...shared, headersTimeoutMs, stallMs })
 
-  const get = async (path: string, signal: AbortSignal): Promise<BulkResponse> => {
+  let overFeed: FeedLeases | undefined
+  const get = async (
+    path: string,
+    signal: AbortSignal,
+    upgrade?: UpgradeRequest,
+  ): Promise<BulkResponse> => {
     const response = await requestBulk(bulk, new URL(path, url), {
       method: 'GET',
       headers: { [instanceHeader]: instance },
       signal,
+      ...(upgrade && { upgrade }),
     })
-    if (response.status === 200) return response
+    if (response.status === 200 || response.send !== undefined) return response
     const body = Buffer.alloc(4096)
     const length = await response.read(body)
     response.discard()
@@ -89,10 +116,40 @@ export function openLink(options: LinkOptions): PrimaryLink {
     return JSON.parse(text) as unknown
   }
   return {
-    lease: (request) => post(internalPaths.lease, request),
+    async lease(request) {
+      const answer = await overFeed?.ask(request)
+      if (answer === undefined) return post(internalPaths.lease, request)
+      if ('granted' in answer) return answer.granted
+      throw refusal(answer.refused)
+    },
     reportPulls: (report) => post(internalPaths.pulls, report),
-    feed: ({ epoch, seq }, signal) =>
-      get(`${internalPaths.feed}?epoch=${epoch}&seq=${seq}`, signal),
+    async feed({ epoch, seq }, signal) {
+      const path = `${internalPaths.feed}?epoch=${epoch}&seq=${seq}`
+      const body = await get(path, signal, { protocol: feedProtocol, stallMs })
+      const leases = body.send && createFeedLeases(body.send)
+      overFeed = leases
+      const end = () => {
+        if (overFeed === leases) overFeed = undefined
+        leases?.end()
+      }
+      return {
+        async *lines() {
+          try {
+            for await (const text of readLines(body, maxLineBytes)) {
+              const line = JSON.parse(text) as FeedLine | LeaseAnswerLine
+              if ('nonce' in line) leases?.take(line)
+              else yield line
+            }
+          } finally {
+            end()
+          }
+        },
+        cancel() {
+          end()
+          body.cancel()
+        },
+      }
+    },
     snapshot: (stream, after, signal) =>
       get(`${internalPaths.snapshot}${stream}?after=${after}`, signal),
     async close() {
@@ -103,35 +160,30 @@ export function openLink(options: LinkOptions): PrimaryLink {
 }
 
 function refusalOf(status: number, body: string): Error {
-  const message = `the primary answers ${status}: ${parseErrors(body)[0]?.message ?? 'without a reason'}`
+  return refusal({ status, message: parseErrors(body)[0]?.message ?? 'without a reason' })
+}
+
+function refusal({ status, message }: { readonly status: number; readonly message: string }) {
+  const said = `the primary answers ${status}: ${message}`
   return status >= 400 && status < 500
-    ? new LinkRefusedError(status, message)
-    : new HttpError('network', message)
+    ? new LinkRefusedError(status, said)
+    : new HttpError('network', said)
 }
 
 /**
  * The lines of a body, without their ends.
  * @throws RangeError for a line that is longer than `maxBytes`; what the body throws when it is cut
  */
-export async function* readLines(
+export function readLines(
   body: Pick<BulkResponse, 'read'>,
   maxBytes: number,
 ): AsyncGenerator<string> {
+  return linesOf(chunksOf(body), maxBytes)
+}
+
+/** Each is over when the next one is asked for. */
+async function* chunksOf({ read }: Pick<BulkResponse, 'read'>): AsyncGenerator<Buffer> {
   const buffer = Buffer.alloc(64 * 1024)
-  let rest = Buffer.alloc(0)
-  for (;;) {
-    const length = await body.read(buffer)
-    if (length === 0) {
-      if (rest.length > 0) throw new RangeError('the last line was cut')
-      return
-    }
-    rest = Buffer.concat([rest, buffer.subarray(0, length)])
-    let from = 0
-    for (let end = rest.indexOf(10); end !== -1; end = rest.indexOf(10, from)) {
-      yield rest.toString('utf8', from, end)
-      from = end + 1
-    }
-    rest = rest.subarray(from)
-    if (rest.length > maxBytes) throw new RangeError(`a line is longer than ${maxBytes} bytes`)
-  }
+  for (let length = await read(buffer); length > 0; length = await read(buffer))
+    yield buffer.subarray(0, length)
 }

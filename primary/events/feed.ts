@@ -1,4 +1,4 @@
-import type { ServerResponse } from 'node:http'
+import type { Writable } from 'node:stream'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import { isEntitled, type RosterEdge } from '../../shared/replication/events.ts'
@@ -16,15 +16,22 @@ export interface FeedRequest {
   readonly from: LogPlace
 }
 
+/** Where the lines for an edge go. */
+export interface FeedOutput {
+  readonly stream: Writable
+  /** Says that they come, before the first one. */
+  begin(): void
+}
+
 /** Why an edge is not fed now. `behind`: the log does not reach back that far, or is another one. `busy`: later. `held`: the log is behind itself. */
 export type FeedRefusal = 'behind' | 'busy' | 'held'
 
 export interface Feeds {
   /**
-   * Feeds an edge from where it is, over this response, until either side ends it. One that the edge had before ends.
+   * Feeds an edge from where it is until either side ends that. One that the edge had before ends.
    * @returns why not, and nothing was written
    */
-  open(request: FeedRequest, response: ServerResponse): Promise<FeedRefusal | undefined>
+  open(request: FeedRequest, output: FeedOutput): Promise<FeedRefusal | undefined>
   /** The edges that are fed now. */
   connected(): ReadonlySet<string>
   isFed(edgeId: string): boolean
@@ -50,7 +57,7 @@ export interface FeedsDeps {
 
 interface Feed {
   readonly edge: { readonly id: string; scope: RosterEdge['scope'] }
-  readonly response: ServerResponse
+  readonly stream: Writable
   readonly epoch: number
   seq: number
   trustVersion: number
@@ -82,7 +89,7 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
 
   const end = (feed: Feed): void => {
     if (feeds.get(feed.edge.id) === feed) feeds.delete(feed.edge.id)
-    feed.response.destroy()
+    feed.stream.destroy()
   }
 
   /** Sends a batch, and follows what it says of the edge itself. */
@@ -99,7 +106,7 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
       else feed.edge.scope = edgeFact.scope
     }
     chunks.push(batch.end)
-    await write(feed.response, chunks)
+    await write(feed.stream, chunks)
     feed.seq = batch.lastSeq
     return !isOver
   }
@@ -140,12 +147,12 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
   })
   const alive = setInterval(() => {
     const line = lineOf({ alive: true })
-    for (const { response, busy } of feeds.values())
-      if (!busy && response.writableLength === 0) response.write(line)
+    for (const { stream, busy } of feeds.values())
+      if (!busy && stream.writableLength === 0) stream.write(line)
   }, aliveMs).unref()
 
   return {
-    async open({ edge, instance, address, from }, response) {
+    async open({ edge, instance, address, from }, { stream, begin }) {
       if (isHeld()) return 'held'
       // Another primary, or a snapshot, may have told it what is not read here yet.
       if (from.seq > tail.seq) await tail.readOn()
@@ -155,7 +162,7 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
       const { list, envelope } = trust()
       const feed: Feed = {
         edge: { id: edge.edgeId, scope: edge.scope },
-        response,
+        stream,
         epoch: from.epoch,
         seq: from.seq,
         trustVersion: list.version,
@@ -169,7 +176,7 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
             throw error
           })
         : []
-      if ((isBehind && first.length === 0) || response.destroyed) {
+      if ((isBehind && first.length === 0) || stream.destroyed) {
         endCatchUp()
         return 'behind'
       }
@@ -177,14 +184,11 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
       const before = feeds.get(edge.edgeId)
       if (before !== undefined) end(before)
       feeds.set(edge.edgeId, feed)
-      response.on('close', () => end(feed))
-      response.writeHead(200, {
-        'Content-Type': 'application/x-ndjson',
-        'Cache-Control': 'no-store',
-      })
+      stream.on('close', () => end(feed))
+      begin()
       void (async () => {
         try {
-          await write(response, [lineOf({ trust: envelope })])
+          await write(stream, [lineOf({ trust: envelope })])
           if (!(await catchUp(feed, first))) return end(feed)
         } catch {
           // Its socket went.
@@ -205,7 +209,7 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
       for (const feed of feeds.values()) {
         if (list.version === feed.trustVersion) continue
         feed.trustVersion = list.version
-        feed.response.write(line)
+        feed.stream.write(line)
       }
     },
     endAll() {
@@ -220,9 +224,9 @@ export function createFeeds({ tail, trust, isHeld, log, onClone, now }: FeedsDep
 }
 
 /** Resolves once the socket has taken it: a slow edge holds back nobody but itself. */
-function write(response: ServerResponse, chunks: readonly Buffer[]): Promise<void> {
+function write(stream: Writable, chunks: readonly Buffer[]): Promise<void> {
   return new Promise((resolve, reject) => {
-    response.write(Buffer.concat(chunks), (error) => {
+    stream.write(Buffer.concat(chunks), (error) => {
       if (error === undefined || error === null) resolve()
       else reject(error)
     })

@@ -8,8 +8,8 @@ export interface IdentifyDeps {
   readonly findEdge: (id: string, publicKey: string) => Promise<RosterEdge | undefined>
 }
 
-/** Which edge sends a request. @throws ApiError FORBIDDEN when it is none that may read now */
-export type Identify = (request: IncomingMessage) => Promise<RosterEdge>
+/** Which edge is at the other end of a connection. @throws ApiError FORBIDDEN when it is none that may read now */
+export type Identify = (request: Pick<IncomingMessage, 'socket'>) => Promise<RosterEdge>
 
 /** Who shows which certificate: the name in it must be an edge of the roster, and the key that edge's. */
 export function createIdentify({ findEdge }: IdentifyDeps): Identify {

@@ -3,11 +3,19 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { ApiError } from '../../shared/api/errors.ts'
 import { acceptJson } from '../../shared/http/bodies.ts'
 import { requirePermissions } from '../../shared/http/permissions.ts'
+import { mayUpgrade, switchProtocols } from '../../shared/http/upgrade.ts'
+import type { Logger } from '../../shared/observability/log.ts'
 import { isEntitled, streamOfText } from '../../shared/replication/events.ts'
-import { instanceHeader, internalPaths } from '../../shared/replication/feed.ts'
+import {
+  feedProtocol,
+  instanceHeader,
+  internalPaths,
+  maxLeaseBytes,
+} from '../../shared/replication/feed.ts'
 import type { Feeds } from '../events/feed.ts'
 import type { Leases } from '../events/lease.ts'
 import type { StreamSnapshots } from '../store/snapshot-files.ts'
+import { answerLeases } from './feed-leases.ts'
 import { createIdentify, type IdentifyDeps } from './identify.ts'
 import { isLeaseRequest } from './lease-request.ts'
 import { pullReportIn } from './pull-report-request.ts'
@@ -20,10 +28,10 @@ export interface InternalRouteDeps extends IdentifyDeps {
   readonly takeReport: TakeReport
   /** Whether the log is behind itself: nothing is told of it then. */
   readonly isHeld: () => boolean
+  readonly log: Logger
 }
 
 const heldMessage = 'the log is behind itself: it goes on when an administrator says so'
-const maxLeaseBytes = 256 * 1024
 /** Of `maxReportedPulls` lines, as long as they may be. */
 const maxReportBytes = 1024 * 1024
 
@@ -39,7 +47,22 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     const instance = String(request.headers[instanceHeader] ?? '')
     const address = request.raw.socket.remoteAddress ?? ''
     reply.hijack()
-    const refusal = await deps.feeds.open({ edge, instance, address, from }, reply.raw)
+    const { raw: response } = reply
+    const { socket } = request.raw
+    const isTwoWay = mayUpgrade(response, feedProtocol)
+    const refusal = await deps.feeds.open(
+      { edge, instance, address, from },
+      isTwoWay
+        ? { stream: socket, begin: () => switchProtocols(response, feedProtocol) }
+        : {
+            stream: response,
+            begin: () =>
+              response.writeHead(200, {
+                'Content-Type': 'application/x-ndjson',
+                'Cache-Control': 'no-store',
+              }),
+          },
+    )
     if (refusal === 'behind')
       throw new ApiError('CONFLICT', 'the log does not reach back to there: take snapshots')
     if (refusal === 'held')
@@ -47,6 +70,12 @@ export function internalRoutes(app: FastifyInstance, deps: InternalRouteDeps): v
     if (refusal === 'busy')
       throw new ApiError('UNAVAILABLE', 'many edges are catching up: try again soon', {
         headers: { 'Retry-After': '2' },
+      })
+    if (isTwoWay)
+      void answerLeases(socket, {
+        // Who it is may end while it is connected.
+        grant: async (asked) => deps.leases.grant(await identify({ socket }), asked),
+        log: deps.log,
       })
   })
 

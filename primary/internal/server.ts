@@ -18,7 +18,7 @@ export interface InternalServerOptions {
   readonly options: PrimaryOptions
   /** For its certificate. */
   readonly folder: string
-  readonly routes: InternalRouteDeps
+  readonly routes: Omit<InternalRouteDeps, 'log'>
   readonly keys: Pick<CurrentKeys, 'knownCa' | 'onRead'>
   readonly log: Logger
   readonly httpMetrics: HttpMetrics
@@ -52,6 +52,7 @@ export async function createInternalServer({
     name: 'internal',
     listener: { address: internal.address, port: internal.port },
     mutual: true,
+    upgrades: true,
     log,
     httpMetrics,
     timeouts,
@@ -74,7 +75,7 @@ export async function createInternalServer({
   keys.onRead(async () => {
     if (keys.knownCa()?.trusted.join('') !== known?.trusted.join('')) await certifyAgain()
   })
-  internalRoutes(server.app, routes)
+  internalRoutes(server.app, { ...routes, log })
   const renewal = setInterval(() => void certifyAgain(), renewMs).unref()
   return {
     server: {

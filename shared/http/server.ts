@@ -21,11 +21,13 @@ import { collectAllowedMethods, type AllowedMethods } from './allowed-methods.ts
 import { Connections } from './connections.ts'
 import { answerError, closeUnlessRead, type DrainLimits } from './error-answer.ts'
 import { deferContinue } from './expect-continue.ts'
+import { beginWithFirstBytes } from './first-bytes.ts'
 import { createTrustedProxies } from './forwarded.ts'
 import { isReady, lookAt, type Readiness } from './readiness.ts'
 import { IdentifiedResponse } from './response.ts'
 import { recordOf, startRecord } from './request-record.ts'
 import { readTlsFiles, type TlsFiles } from './tls-files.ts'
+import { responseToUpgrade } from './upgrade.ts'
 import { Watchdog } from './watchdog.ts'
 
 export interface HttpServerOptions {
@@ -46,9 +48,14 @@ export interface HttpServerOptions {
   readonly tlsWatchMs?: number
   /**
    * Serves HTTPS to those alone who show a certificate of the CAs that `setMutual` names, and to nobody before; the
-   * listener has no TLS files then.
+   * listener has no TLS files then. It is made for many connections that say little: requests are read in small parts.
    */
   readonly mutual?: boolean
+  /**
+   * Gives routes the requests that ask for another protocol, which `switchProtocols` agrees to; without, nobody is
+   * told that it was asked for. A connection that asks so carries no other request.
+   */
+  readonly upgrades?: boolean
 }
 
 /** Both sides prove who they are: PEM. */
@@ -133,6 +140,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
           ALPNProtocols: ['http/1.1'],
           handshakeTimeout: timeouts.tls_handshake,
         })
+  if (options.mutual === true && server instanceof https.Server)
+    beginWithFirstBytes(server, timeouts.tls_handshake)
   const connections = new Connections(server)
   const watchdog = new Watchdog(connections, timeouts)
   let expiry: NodeJS.Timeout | undefined
@@ -289,6 +298,10 @@ function attachHandler(
     // Any other expectation may be ignored. [RFC 9110 §10.1.1]
     handle(request, response)
   })
+  if (options.upgrades === true)
+    server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) =>
+      handle(request, responseToUpgrade(request, socket, head)),
+    )
   return server
 }
 

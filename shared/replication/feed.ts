@@ -1,6 +1,7 @@
 import type { Envelope } from '../trust/statement.ts'
 import type { SentHeader } from './chain.ts'
 import type { PreheatFact, RosterEdge, RuleFact } from './events.ts'
+import type { LeaseRequest } from './lease.ts'
 
 /** The paths of a primary's internal listener, which asks for an edge's certificate. */
 export const internalPaths = {
@@ -25,6 +26,26 @@ export type FeedLine =
   | (SentHeader & { readonly body?: string })
   | { readonly head: Envelope }
   | { readonly alive: true }
+
+/**
+ * What a request for the feed may ask to go on in (`Upgrade`): lines both ways, by which an edge asks for its leases
+ * too. A primary that is too old to know it answers with the feed alone, and an edge that is does not ask.
+ */
+export const feedProtocol = 'outport-feed'
+
+/** What an edge sends over such a feed. */
+export interface FeedRequestLine {
+  readonly lease: LeaseRequest
+}
+
+/** What it gets for that, between the lines of the feed. */
+export type LeaseAnswerLine = { readonly nonce: string } & (
+  | { readonly granted: Envelope }
+  | { readonly refused: { readonly status: number; readonly message: string } }
+)
+
+/** The longest request for a lease. Bytes. */
+export const maxLeaseBytes = 256 * 1024
 
 /** How often a feed that has nothing to say shows that it lives. Milliseconds. */
 export const aliveMs = 10_000

@@ -1,5 +1,6 @@
+import type { Duplex } from 'node:stream'
 import type { Dispatcher } from 'undici'
-import { joinHeaders } from '../http/client.ts'
+import { HttpError, joinHeaders } from '../http/client.ts'
 import { freeChunk } from '../stream/free-chunk.ts'
 import type { AnswerHead } from './exchange.ts'
 
@@ -11,6 +12,15 @@ export interface BulkResponse extends AnswerHead {
   cancel(): void
   /** Nobody wants the body: a short one is read away, so that the connection can serve again. */
   discard(): void
+  /** Says something in the protocol that was asked for; there only where the far side agreed to it, by status 101. */
+  readonly send?: (text: string) => void
+}
+
+/** Another protocol to go on in. */
+export interface UpgradeRequest {
+  readonly protocol: string
+  /** A far side that says nothing for so long, while it is listened to, is gone. */
+  readonly stallMs: number
 }
 
 /**
@@ -24,12 +34,13 @@ export function requestBulk(
     readonly method: 'GET' | 'HEAD'
     readonly headers: Record<string, string>
     readonly signal: AbortSignal
+    readonly upgrade?: UpgradeRequest
   },
 ): Promise<BulkResponse> {
-  const { method, headers, signal } = request
+  const { method, headers, signal, upgrade } = request
   return new Promise((resolve, reject) => {
     const body = createBody()
-    let controller: Dispatcher.DispatchController | undefined
+    let controller: Pick<Flow, 'abort'> | undefined
     const abort = () => {
       const reason = signal.reason as Error
       body.fail(reason)
@@ -40,7 +51,13 @@ export function requestBulk(
     signal.addEventListener('abort', abort, { once: true })
     const settle = () => signal.removeEventListener('abort', abort)
     dispatcher.dispatch(
-      { origin: url.origin, path: `${url.pathname}${url.search}`, method, headers },
+      {
+        origin: url.origin,
+        path: `${url.pathname}${url.search}`,
+        method,
+        headers,
+        ...(upgrade && { upgrade: upgrade.protocol }),
+      },
       {
         onRequestStart(started) {
           controller = started
@@ -50,6 +67,15 @@ export function requestBulk(
           if (status < 200) return
           body.controlledBy(started)
           resolve({ status, headers: joinHeaders(responseHeaders), ...body.reader })
+        },
+        onRequestUpgrade(_controller, status, responseHeaders, socket) {
+          const flow = flowOf(socket)
+          controller = flow
+          body.controlledBy(flow)
+          feed(body, socket, upgrade?.stallMs ?? 0)
+          socket.once('close', settle)
+          const send = (text: string) => void socket.write(text)
+          resolve({ status, headers: joinHeaders(responseHeaders), ...body.reader, send })
         },
         onResponseData(_controller, chunk) {
           body.push(chunk)
@@ -68,13 +94,55 @@ export function requestBulk(
   })
 }
 
+/** What a body is read from, and can be made to wait. */
+interface Flow {
+  readonly paused: boolean
+  pause(): void
+  resume(): void
+  abort(reason: Error): void
+}
+
+function flowOf(socket: Duplex): Flow {
+  return {
+    get paused() {
+      return socket.isPaused()
+    },
+    pause: () => socket.pause(),
+    resume: () => socket.resume(),
+    abort: () => socket.destroy(),
+  }
+}
+
+/** Gives a body what a socket brings, which is over when that ends, breaks, or says nothing for too long. */
+function feed(body: ReturnType<typeof createBody>, socket: Duplex, stallMs: number): void {
+  const stalled = setTimeout(() => {
+    // Its reader takes its time.
+    if (socket.isPaused()) return void stalled.refresh()
+    body.fail(new HttpError('timeout', `nothing came for ${stallMs} ms`))
+    socket.destroy()
+  }, stallMs).unref()
+  socket.on('data', (chunk: Buffer) => {
+    stalled.refresh()
+    body.push(chunk)
+  })
+  socket.on('end', () => {
+    body.end()
+    socket.destroy()
+  })
+  socket.on('error', (error) => body.fail(error))
+  socket.on('close', () => {
+    clearTimeout(stalled)
+    body.fail(new HttpError('network', 'the connection was closed'))
+  })
+}
+
 /** What may wait here for its reader before the socket has to: a read of the next tick should find something. */
 const maxQueuedBytes = 128 * 1024
 const maxDiscardedBytes = 64 * 1024
 const maxDiscardMs = 1000
 
 function createBody() {
-  let controller: Dispatcher.DispatchController | undefined
+  let controller: Flow | undefined
   const chunks: Buffer[] = []
   let reading:
     { into: Buffer; resolve: (count: number) => void; reject: (error: Error) => void } | undefined
@@ -121,7 +189,7 @@ function createBody() {
 
   return {
     fail,
-    controlledBy(started: Dispatcher.DispatchController) {
+    controlledBy(started: Flow) {
       controller = started
     },
     push(chunk: Buffer) {

@@ -40,7 +40,8 @@ async function createStand(t: TestContext) {
   })
   const server = createServer((request, response) => {
     const from = { epoch: 1, seq: Number((request.url ?? '').slice(1)) }
-    void feeds.open({ edge, instance: 'i', address: '', from }, response).then((refusal) => {
+    const output = { stream: response, begin: () => response.writeHead(200) }
+    void feeds.open({ edge, instance: 'i', address: '', from }, output).then((refusal) => {
       if (refusal !== undefined) response.writeHead(409).end()
     })
   })
