@@ -11,13 +11,10 @@ export interface FeedLeases {
 }
 
 /**
- * What was sent before an answer comes before it, and what is being recorded here: it may be much. Asked in another
- * way, the primary answers at once.
+ * @param send writes to the feed
+ * @param answerMs how long an answer is waited for
  */
-const answerMs = 5000
-
-/** @param send writes to the feed */
-export function createFeedLeases(send: (text: string) => void): FeedLeases {
+export function createFeedLeases(send: (text: string) => void, answerMs: number): FeedLeases {
   const waiting = new Map<string, (answer: LeaseAnswerLine | undefined) => void>()
   return {
     ask: (request) =>

@@ -62,6 +62,11 @@ export interface LinkOptions {
   readonly instance: string
   readonly chooseProxy: ChooseProxy
   readonly connectTimeoutMs: number
+  /**
+   * How long an answer to what was asked over the feed is waited for. It comes behind what was sent before, and behind
+   * what is being recorded here, which may be much; asked in another way, the primary answers at once.
+   */
+  readonly feedAnswerMs?: number
 }
 
 /** A feed shows that it lives; one that does not is as good as cut. */
@@ -71,7 +76,7 @@ const headersTimeoutMs = 120_000
 const answerTimeoutMs = 10_000
 
 export function openLink(options: LinkOptions): PrimaryLink {
-  const { url, identity, instance, chooseProxy, connectTimeoutMs } = options
+  const { url, identity, instance, chooseProxy, connectTimeoutMs, feedAnswerMs = 5000 } = options
   const shared = {
     guard: createGuard({ configured: [url] }),
     ca: identity.ca.join('\n'),
@@ -126,7 +131,7 @@ export function openLink(options: LinkOptions): PrimaryLink {
     async feed({ epoch, seq }, signal) {
       const path = `${internalPaths.feed}?epoch=${epoch}&seq=${seq}`
       const body = await get(path, signal, { protocol: feedProtocol, stallMs })
-      const leases = body.send && createFeedLeases(body.send)
+      const leases = body.send && createFeedLeases(body.send, feedAnswerMs)
       overFeed = leases
       const end = () => {
         if (overFeed === leases) overFeed = undefined

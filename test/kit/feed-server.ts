@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
+import type { Writable } from 'node:stream'
 import { json } from 'node:stream/consumers'
 import type { TestContext } from 'node:test'
 import { createPublicKey } from 'node:crypto'
+import { mayUpgrade, responseToUpgrade, switchProtocols } from '../../shared/http/upgrade.ts'
 import { headerHash, type LogHead } from '../../shared/replication/chain.ts'
 import type { RenewAnswer, RenewRequest } from '../../shared/replication/enrolment.ts'
 import {
@@ -15,8 +17,17 @@ import {
   type EventFact,
   type EventStream,
 } from '../../shared/replication/events.ts'
-import { internalPaths, type FeedLine, type SnapshotLine } from '../../shared/replication/feed.ts'
+import {
+  feedProtocol,
+  internalPaths,
+  maxLeaseBytes,
+  type FeedLine,
+  type FeedRequestLine,
+  type LeaseAnswerLine,
+  type SnapshotLine,
+} from '../../shared/replication/feed.ts'
 import { leaseMs, type Lease, type LeaseRequest } from '../../shared/replication/lease.ts'
+import { linesOf } from '../../shared/stream/lines.ts'
 import {
   issueEdgeCertificate,
   issueServerCertificate,
@@ -51,11 +62,18 @@ export interface FeedServer {
   alterLease(change: ((lease: Lease) => object) | undefined): void
   alterSnapshot(change: ((lines: readonly string[]) => readonly string[]) | undefined): void
   alterTrust(change: ((list: TrustList) => Envelope) | undefined): void
+  /** Has leases that are asked for over the feed answered so; `silence`: not at all. */
+  answerFeedLeases(answer: FeedLeaseAnswer): void
+  /** It is an older one from here on: feeds are feeds alone. */
+  beOlder(): void
   /** Has the log's key sign another epoch, whatever the root says. */
   setEpoch(epoch: number): void
   /** Ends the feeds that are open; new ones may come. */
   cut(): void
 }
+
+export type FeedLeaseAnswer =
+  'lease' | 'silence' | Extract<LeaseAnswerLine, { readonly refused: unknown }>['refused']
 
 /** Starts one that ends with the test. */
 export async function startFeedServer(
@@ -70,8 +88,10 @@ export async function startFeedServer(
   const requests: string[] = []
   const leases: LeaseRequest[] = []
   const lines: FeedLine[] = []
-  const feeds = new Set<{ readonly response: ServerResponse; sent: number }>()
+  const feeds = new Set<{ readonly stream: Writable; sent: number }>()
   const states = new Map<EventStream, readonly SnapshotLine[]>([['system', []]])
+  let feedLeases: FeedLeaseAnswer = 'lease'
+  let isOlder = false
   let streams: readonly EventStream[] = ['system']
   let head: LogHead = { epoch: 1, seq: 0, hash: Buffer.alloc(32) }
   let alterFeed: ((line: FeedLine) => readonly FeedLine[]) | undefined
@@ -88,14 +108,14 @@ export async function startFeedServer(
     ca: [ca.cert],
   })
   const trust = (): Envelope => alterTrust?.(list()) ?? signTrustList(root, [ca.cert], list())
-  const send = (response: ServerResponse, line: FeedLine): void => {
-    for (const each of alterFeed?.(line) ?? [line]) response.write(`${JSON.stringify(each)}\n`)
+  const send = (stream: Writable, line: FeedLine): void => {
+    for (const each of alterFeed?.(line) ?? [line]) stream.write(`${JSON.stringify(each)}\n`)
   }
   const pump = (): void => {
     for (const feed of feeds)
       for (; feed.sent < lines.length; feed.sent++) {
         const line = lines[feed.sent]
-        if (line !== undefined) send(feed.response, line)
+        if (line !== undefined) send(feed.stream, line)
       }
   }
   /** Where the lines behind an event begin. */
@@ -131,40 +151,67 @@ export async function startFeedServer(
     return [...(alterSnapshot?.(rows) ?? rows), `${JSON.stringify({ signed })}\n`].join('')
   }
 
+  const grant = (asked: LeaseRequest): Envelope => {
+    leases.push(asked)
+    const lease: Lease = {
+      nonce: asked.nonce,
+      edgeId: 'one',
+      head: { epoch: head.epoch, seq: head.seq },
+      streams,
+      leaseMs,
+    }
+    return signStatement(statementTypes.lease, alterLease?.(lease) ?? lease, logKey.key)
+  }
+  const answerLeases = async (socket: Socket): Promise<void> => {
+    for await (const text of linesOf(socket, maxLeaseBytes)) {
+      const { lease } = JSON.parse(text) as FeedRequestLine
+      const { nonce } = lease
+      if (feedLeases === 'silence') {
+        leases.push(lease)
+        continue
+      }
+      const answer: LeaseAnswerLine =
+        feedLeases === 'lease' ? { nonce, granted: grant(lease) } : { nonce, refused: feedLeases }
+      socket.write(`${JSON.stringify(answer)}\n`)
+    }
+  }
+  const answer = (request: IncomingMessage, response: ServerResponse): void => {
+    const url = new URL(request.url ?? '/', 'https://localhost')
+    requests.push(url.pathname)
+    if (url.pathname === internalPaths.feed) {
+      const isTwoWay = !isOlder && mayUpgrade(response, feedProtocol)
+      if (isTwoWay) {
+        switchProtocols(response, feedProtocol)
+        answerLeases(request.socket).catch(() => request.socket.destroy())
+      } else response.writeHead(200)
+      const stream = isTwoWay ? request.socket : response
+      send(stream, { trust: trust() })
+      const feed = { stream, sent: lineAfter(Number(url.searchParams.get('seq'))) }
+      feeds.add(feed)
+      stream.on('close', () => feeds.delete(feed))
+      pump()
+    } else if (url.pathname === internalPaths.lease) {
+      void (async () => {
+        response.end(JSON.stringify(grant((await json(request)) as LeaseRequest)))
+      })()
+    } else
+      response.end(snapshotOf(url.pathname.slice(internalPaths.snapshot.length) as EventStream))
+  }
   const server = createServer(
     { cert: own.cert, key: own.key, ca: ca.cert, requestCert: true, rejectUnauthorized: true },
-    (request, response) => {
-      const url = new URL(request.url ?? '/', 'https://localhost')
-      requests.push(url.pathname)
-      if (url.pathname === internalPaths.feed) {
-        response.writeHead(200)
-        send(response, { trust: trust() })
-        const feed = { response, sent: lineAfter(Number(url.searchParams.get('seq'))) }
-        feeds.add(feed)
-        response.on('close', () => feeds.delete(feed))
-        pump()
-      } else if (url.pathname === internalPaths.lease) {
-        void (async () => {
-          const asked = (await json(request)) as LeaseRequest
-          leases.push(asked)
-          const lease: Lease = {
-            nonce: asked.nonce,
-            edgeId: 'one',
-            head: { epoch: head.epoch, seq: head.seq },
-            streams,
-            leaseMs,
-          }
-          const answer = alterLease?.(lease) ?? lease
-          response.end(JSON.stringify(signStatement(statementTypes.lease, answer, logKey.key)))
-        })()
-      } else
-        response.end(snapshotOf(url.pathname.slice(internalPaths.snapshot.length) as EventStream))
-    },
+    answer,
   )
+  const upgraded = new Set<Socket>()
+  server.on('upgrade', (request: IncomingMessage, socket: Socket, first: Buffer) => {
+    upgraded.add(socket)
+    socket.on('close', () => upgraded.delete(socket))
+    answer(request, responseToUpgrade(request, socket, first))
+  })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.after(async () => {
     server.closeAllConnections()
+    for (const socket of upgraded) socket.destroy()
     server.close()
     await once(server, 'close')
   })
@@ -216,11 +263,17 @@ export async function startFeedServer(
     alterTrust(change) {
       alterTrust = change
     },
+    answerFeedLeases(answer) {
+      feedLeases = answer
+    },
+    beOlder() {
+      isOlder = true
+    },
     setEpoch(epoch) {
       head = { ...head, epoch }
     },
     cut() {
-      for (const { response } of feeds) response.destroy()
+      for (const { stream } of feeds) stream.destroy()
     },
   }
 }

@@ -7,6 +7,8 @@ export interface RecordedProtocol {
   /** Fields of the list of trusted keys and of leases that are not in this version's. */
   readonly trust: object
   readonly lease: object
+  /** Whether leases may be asked for over the feed. */
+  readonly twoWayFeed: boolean
   /** Lines of the feed that are none of this version's. */
   readonly lines: readonly FeedLine[]
   readonly snapshots: Readonly<Record<EventStream, readonly SnapshotLine[]>>

@@ -27,10 +27,11 @@ before(async () => {
 /** An edge that follows a primary which speaks so. */
 async function start(
   t: TestContext,
-  { snapshots, trust, lease }: Omit<RecordedProtocol, 'breaking' | 'breakingLine'>,
+  { snapshots, trust, lease, twoWayFeed }: Omit<RecordedProtocol, 'breaking' | 'breakingLine'>,
   moreLines: readonly SnapshotLine[] = [],
 ) {
   const server = await startFeedServer(t, ca)
+  if (!twoWayFeed) server.beOlder()
   server.alterTrust((list) => signTrustList(server.root, [ca.cert], { ...list, ...trust }))
   server.alterLease((signed) => ({ ...signed, ...lease }))
   server.setStreams(['system', 'project:1'])
@@ -62,6 +63,11 @@ for (const version of ['older', 'newer'] as const) {
     await edge.answers(3)
     assert.equal(edge.log.statements.edge('one')?.site, 'hall')
     assert.equal(edge.log.isConnected(), true)
+    const asked = edge.server.leases.length
+    edge.log.report()
+    await waitFor('another lease', () => edge.server.leases.length > asked)
+    const posts = edge.server.requests.filter((path) => path === '/lease').length
+    assert.equal(posts === edge.server.leases.length, version === 'older', 'each by a request')
     assert.deepEqual(
       edge.lines.filter(({ level }) => level === 'warn'),
       [],
