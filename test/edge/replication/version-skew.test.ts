@@ -64,8 +64,10 @@ for (const version of ['older', 'newer'] as const) {
     assert.equal(edge.log.statements.edge('one')?.site, 'hall')
     assert.equal(edge.log.isConnected(), true)
     const asked = edge.server.leases.length
-    edge.log.report()
-    await waitFor('another lease', () => edge.server.leases.length > asked)
+    await waitFor('another lease', () => {
+      edge.log.report()
+      return edge.server.leases.length > asked
+    })
     const posts = edge.server.requests.filter((path) => path === '/lease').length
     assert.equal(posts === edge.server.leases.length, version === 'older', 'each by a request')
     assert.deepEqual(
