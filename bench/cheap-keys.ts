@@ -1,5 +1,4 @@
-import { createPrivateKey, createPublicKey, generatePrime, type KeyObject } from 'node:crypto'
-import { promisify } from 'node:util'
+import { createPrivateKey, createPublicKey, generatePrimeSync, type KeyObject } from 'node:crypto'
 
 export interface KeyPair {
   readonly privateKey: KeyObject
@@ -12,23 +11,21 @@ const e = 65_537n
  * Many different RSA keys in little time, each of two primes out of a few: whoever has two of them can compute others,
  * so they are for edges that nobody has to keep out.
  */
-export async function makeCheapKeys(count: number): Promise<readonly KeyPair[]> {
+export function makeCheapKeys(count: number): readonly KeyPair[] {
   const primes: bigint[] = []
   const keys: KeyPair[] = []
   while (keys.length < count) {
-    const prime = await makePrime()
+    const prime = makePrime()
     keys.push(...primes.slice(0, count - keys.length).map((other) => keyOf(prime, other)))
     primes.push(prime)
   }
   return keys
 }
 
-const generate = promisify(generatePrime)
-
 /** Of 1024 bits, to be half of a key. */
-async function makePrime(): Promise<bigint> {
+function makePrime(): bigint {
   for (;;) {
-    const prime = await generate(1024, { bigint: true })
+    const prime = generatePrimeSync(1024, { bigint: true })
     // Two such make 2048 bits, and e has an inverse.
     if (prime >> 1022n === 3n && (prime - 1n) % e !== 0n) return prime
   }

@@ -34,7 +34,7 @@ export async function enrol(
   const post = async (path: string, body: object): Promise<unknown> =>
     (await callApi(primary, 'POST', path, body)).json()
   const edges: EnrolledIdleEdge[] = []
-  for (const [number, { privateKey, publicKey: own }] of (await makeCheapKeys(count)).entries()) {
+  for (const [number, { privateKey, publicKey: own }] of makeCheapKeys(count).entries()) {
     if (number % 250 === 0) say(`${number} of ${count} edges enrolled`)
     const name = `idle-${number}`
     const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()

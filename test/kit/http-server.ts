@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
+import { connect as connectTls, type ConnectionOptions } from 'node:tls'
 import {
   createHttpServer,
   type HttpServer,
@@ -62,7 +63,7 @@ export async function startHttpServer(
   return { ...recording, server, url, port: Number(url.port), metrics }
 }
 
-/** A TCP connection that sends exactly what it is told. */
+/** A TCP or TLS connection that sends exactly what it is told. */
 export interface RawConnection {
   readonly socket: Socket
   readonly send: (text: string | Buffer) => void
@@ -77,11 +78,13 @@ export interface RawConnection {
 export async function connectRaw(
   test: Pick<TestContext, 'after'>,
   port: number,
+  tls?: ConnectionOptions,
 ): Promise<RawConnection> {
-  const socket = connect({ host: '127.0.0.1', port })
+  const host = '127.0.0.1'
+  const socket = tls === undefined ? connect({ host, port }) : connectTls({ ...tls, host, port })
   test.after(() => socket.destroy())
   await new Promise<void>((resolve, reject) => {
-    socket.once('connect', resolve)
+    socket.once(tls === undefined ? 'connect' : 'secureConnect', resolve)
     socket.once('error', reject)
   })
   let received = ''

@@ -1,18 +1,22 @@
 import assert from 'node:assert/strict'
-import { generateKeyPairSync } from 'node:crypto'
 import { before, test, type TestContext } from 'node:test'
+import type { OwnIdentity } from '../../../edge/replication/identity.ts'
 import { LinkRefusedError, openLink } from '../../../edge/replication/link.ts'
 import type { LeaseRequest } from '../../../shared/replication/lease.ts'
-import { createCa, issueEdgeCertificate, type PemPair } from '../../../shared/trust/pki.ts'
+import { createCa, type PemPair } from '../../../shared/trust/pki.ts'
 import { openStatement, statementTypes } from '../../../shared/trust/statement.ts'
+import { createEdgeIdentity } from '../../kit/edge-identity.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startFeedServer, type FeedLeaseAnswer } from '../../kit/feed-server.ts'
 import { emptyReport } from '../../kit/follow-server.ts'
 
 let ca: PemPair
+let identity: OwnIdentity
 
 before(async () => {
-  ca = await createCa('Edges', new Date())
+  const now = new Date()
+  ca = await createCa('Edges', now)
+  identity = createEdgeIdentity(ca, { edgeId: 'one', now })
 })
 
 /** A feed that is being read, at a primary that answers so over it. */
@@ -25,18 +29,9 @@ async function start(
   const { internal_url } = JSON.parse((await server.ask('')).body) as {
     readonly internal_url: string
   }
-  const { privateKey, publicKey } = generateKeyPairSync('rsa', {
-    modulusLength: 2048,
-    publicKeyEncoding: { type: 'spki', format: 'pem' },
-    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
-  })
   const link = openLink({
     url: new URL(internal_url),
-    identity: {
-      key: privateKey,
-      certificate: issueEdgeCertificate(ca, { edgeId: 'one', publicKey, now: new Date() }),
-      ca: [ca.cert],
-    },
+    identity,
     instance: 'i',
     chooseProxy: () => undefined,
     connectTimeoutMs: 1000,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { once } from 'node:events'
+import { connect as connectTcp, createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
@@ -252,5 +253,51 @@ describe('an HTTPS server', () => {
     plain.send('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
     await plain.closed()
     assert.match(await (await connectTls(t, server.port)).ask(), /200 OK/)
+  })
+})
+
+describe('a server for those alone who show a certificate', () => {
+  const ca = makeCertificate({ isCa: true, names: [], commonName: 'ca' })
+  const client = makeCertificate({ issuer: ca })
+  const start = async (t: TestContext) => {
+    const served = await startHttpServer(t, { mutual: true, timeouts: { tls_handshake: 300 } })
+    served.server.setMutual({ ...makeCertificate({ issuer: ca }), ca: [ca.cert] })
+    return served
+  }
+
+  test('answers one whose first bytes come one by one', async (t) => {
+    const { port } = await start(t)
+    const relay = createServer((near) => {
+      const far = connectTcp({ host: '127.0.0.1', port })
+      far.setNoDelay(true)
+      // The first byte of each chunk alone.
+      near.on('data', (chunk: Buffer) => {
+        far.write(chunk.subarray(0, 1), () => far.write(chunk.subarray(1)))
+      })
+      far.pipe(near)
+      for (const socket of [near, far])
+        socket
+          .on('error', () => undefined)
+          .on('close', () => [near, far].map((each) => each.destroy()))
+    })
+    relay.listen(0, '127.0.0.1')
+    await once(relay, 'listening')
+    t.after(() => relay.close())
+    const connection = await connectRaw(t, (relay.address() as AddressInfo).port, {
+      ...client,
+      ca: ca.cert,
+    })
+    connection.send('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    assert.match(await connection.until(/ok/), /^HTTP\/1\.1 200 /)
+  })
+
+  test('closes a connection that says nothing, or only that it is over', async (t) => {
+    const { port } = await start(t)
+    const silent = await connectRaw(t, port)
+    const over = await connectRaw(t, port)
+    over.socket.end()
+    await over.closed()
+    await silent.closed()
+    assert.equal(silent.received(), '')
   })
 })
