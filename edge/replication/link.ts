@@ -93,6 +93,7 @@ export function openLink(options: LinkOptions): PrimaryLink {
   const bulk = createBulkAgent({ ...shared, headersTimeoutMs, stallMs })
 
   let overFeed: FeedLeases | undefined
+  let endFeed: (() => void) | undefined
   const get = async (
     path: string,
     signal: AbortSignal,
@@ -137,6 +138,11 @@ export function openLink(options: LinkOptions): PrimaryLink {
         if (overFeed === leases) overFeed = undefined
         leases?.end()
       }
+      // It is no connection of the agent's any more.
+      endFeed = () => {
+        end()
+        body.cancel()
+      }
       return {
         async *lines() {
           try {
@@ -149,15 +155,13 @@ export function openLink(options: LinkOptions): PrimaryLink {
             end()
           }
         },
-        cancel() {
-          end()
-          body.cancel()
-        },
+        cancel: endFeed,
       }
     },
     snapshot: (stream, after, signal) =>
       get(`${internalPaths.snapshot}${stream}?after=${after}`, signal),
     async close() {
+      endFeed?.()
       http.close()
       await bulk.destroy()
     },

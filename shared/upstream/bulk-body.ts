@@ -125,14 +125,17 @@ function feed(body: ReturnType<typeof createBody>, socket: Duplex, stallMs: numb
     stalled.refresh()
     body.push(chunk)
   })
+  let hasEnded = false
   socket.on('end', () => {
+    hasEnded = true
     body.end()
     socket.destroy()
   })
   socket.on('error', (error) => body.fail(error))
   socket.on('close', () => {
     clearTimeout(stalled)
-    body.fail(new HttpError('network', 'the connection was closed'))
+    // What came before its end is still to be read.
+    if (!hasEnded) body.fail(new HttpError('network', 'the connection was closed'))
   })
 }
 
