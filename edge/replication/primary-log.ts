@@ -56,6 +56,8 @@ export interface PrimaryLogOptions {
   readonly folder: string
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
+  /** Milliseconds for which what a log that began anew does not list any more is remembered. */
+  readonly unlistedMs: number
   readonly trouble: Trouble
   readonly log: Logger
 }
@@ -64,11 +66,12 @@ export interface PrimaryLogOptions {
 export async function openPrimaryLog({
   folder,
   upstream,
+  unlistedMs,
   trouble,
   log,
 }: PrimaryLogOptions): Promise<PrimaryLog> {
   const statements = await openOrRemake(join(folder, 'log'), {
-    open: openStatements,
+    open: (path) => openStatements(path, { unlistedMs }),
     onDamaged: (err) =>
       log.warn({ err }, "the record of the primary's log is damaged: it is fetched again"),
   })
