@@ -403,6 +403,11 @@ const edgeSchema = group({
         description: 'How often. What came since half as long ago stays.',
       }),
     }),
+    unlisted: duration({
+      default: '30d',
+      description:
+        'How long images stay, whoever needs room, that a restored primary does not know any more, from when its new epoch was accepted: nobody is served them, and they may be needed to repair what was lost. They count as pins.',
+    }),
     proof_ttl: duration({
       default: '24h',
       description:

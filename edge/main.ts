@@ -213,6 +213,7 @@ async function startParts({
   const primaryLog = await openPrimaryLog({
     folder: join(data, 'edge'),
     upstream: primaryOf(edge).id,
+    unlistedMs: edge.cache.unlisted,
     trouble,
     log,
   })
@@ -334,7 +335,10 @@ async function startParts({
   const rules = rulesOf(edge.upstreams)
   const pins = createPins({
     pins: edge.cache.pins,
-    roots: () => primaryLog.roots(),
+    roots: () => [
+      ...primaryLog.roots(),
+      ...primaryLog.statements.unlisted().filter((digest) => cached.size(digest) !== undefined),
+    ],
     index,
     blobs: cached,
     onDiskFailed: disk.failed,

@@ -60,6 +60,7 @@ export const keys = {
   current: 'c!current',
   stream: (stream: string) => `s!${stream}`,
   revoked: (subject: string) => `v!${subject}`,
+  unlisted: (digest: string) => `k!${digest}`,
   /** All of a stream's state. */
   state: (stream: string, generation: number) => `x!${stream}!${generation}!`,
 } as const

@@ -134,6 +134,8 @@ export interface Statements {
   startSnapshot(stream: EventStream): SnapshotWriter
   /** Forgets where the log was, which is no more; what it said stands until snapshots come. */
   restart(): Promise<void>
+  /** Manifests that the log listed before it began anew, and does not list any more: somebody may need them back. */
+  unlisted(): readonly Digest[]
   /** Forgets a stream, which this edge may not read any more. */
   drop(stream: EventStream): Promise<void>
   close(): Promise<void>
@@ -162,6 +164,10 @@ const currentEveryMs = 5000
 export interface StatementsOptions {
   /** Whether a rule brings images to this edge, and has none answered before all of it is here. */
   readonly wantsWhole?: (rule: RuleFact) => boolean
+  /** Milliseconds for which what a new log does not list any more is remembered. */
+  readonly unlistedMs?: number
+  /** Epoch ms. */
+  readonly now?: () => number
 }
 
 /**
@@ -170,7 +176,11 @@ export interface StatementsOptions {
  */
 export async function openStatements(
   folder: string,
-  { wantsWhole = () => false }: StatementsOptions = {},
+  {
+    wantsWhole = () => false,
+    unlistedMs = 30 * 24 * 3_600_000,
+    now: clock = Date.now,
+  }: StatementsOptions = {},
 ): Promise<Statements> {
   const level: Database = new Level(folder, { valueEncoding: 'json' })
   await level.open()
@@ -185,6 +195,10 @@ export async function openStatements(
   const revocations = new Map<string, number>()
   for await (const [key, value] of level.iterator({ gt: 'v!', lt: 'v"' }))
     revocations.set(key.slice('v!'.length), value as number)
+  /** Until when, in epoch ms. */
+  const unlisted = new Map<Digest, number>()
+  for await (const [key, value] of level.iterator({ gt: 'k!', lt: 'k"' }))
+    unlisted.set(key.slice('k!'.length) as Digest, value as number)
   let generations = Math.max(0, ...[...records.values()].map(({ generation }) => generation))
 
   const hot = new LRUCache<string, { readonly value: unknown }>({ max: hotRecords })
@@ -229,6 +243,25 @@ export async function openStatements(
     await level.clear({ gt: all, lt: prefix ?? `x!${stream}"` })
     if (prefix !== undefined)
       await level.clear({ gt: `${prefix.slice(0, -1)}"`, lt: `x!${stream}"` })
+  }
+
+  /** Remembers what a state of a log before listed, unless this one lists it too. @param prefix undefined: all is gone */
+  const keepUnlisted = async (before: string, prefix: string | undefined): Promise<void> => {
+    const until = clock() + unlistedMs
+    const operations: Operation[] = []
+    for await (const key of level.keys(rangeOf(before, 'm'))) {
+      const place = key.slice(before.length)
+      if (prefix !== undefined && level.getSync(prefix + place) !== undefined) continue
+      const digest = place.split('!')[2] as Digest
+      unlisted.set(digest, until)
+      operations.push({ type: 'put', key: keys.unlisted(digest), value: until })
+    }
+    for (const [digest, end] of unlisted) {
+      if (end > clock()) continue
+      unlisted.delete(digest)
+      operations.push({ type: 'del', key: keys.unlisted(digest) })
+    }
+    await level.batch(operations)
   }
 
   /** Only one writes at a time: the feed, a snapshot's end, a stated tag. */
@@ -585,6 +618,8 @@ export async function openStatements(
             await flush()
             if (before !== undefined) await keepWhole(before)
             await flush()
+            if (before !== undefined && known !== undefined && !isOf(known, epoch))
+              await keepUnlisted(before, prefix)
             const record: StreamRecord = { epoch, generation, base: seq, ahead }
             await level.put(keys.stream(stream), record, { sync: true })
             records.set(stream, record)
@@ -607,9 +642,13 @@ export async function openStatements(
         for (const [of, record] of stale) records.set(of, record)
         cursor = undefined
       }),
+    unlisted: () => [...unlisted].filter(([, end]) => end > clock()).map(([digest]) => digest),
     drop: (stream) =>
       inTurn(async () => {
         const prefix = prefixOf(stream)
+        // Else it is still there, and not for this edge.
+        if (prefix !== undefined && records.get(stream)?.stale === true)
+          await keepUnlisted(prefix, undefined)
         await level.del(keys.stream(stream), { sync: true })
         records.delete(stream)
         projectIds = undefined

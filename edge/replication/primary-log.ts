@@ -56,6 +56,8 @@ export interface PrimaryLogOptions {
   readonly folder: string
   /** The primary's id in the table of upstreams. */
   readonly upstream: string
+  /** Milliseconds for which what a log that began anew does not list any more is remembered. */
+  readonly unlistedMs: number
   readonly trouble: Trouble
   readonly log: Logger
 }
@@ -64,13 +66,17 @@ export interface PrimaryLogOptions {
 export async function openPrimaryLog({
   folder,
   upstream,
+  unlistedMs,
   trouble,
   log,
 }: PrimaryLogOptions): Promise<PrimaryLog> {
   let wanted: Wanted | undefined
   const statements = await openOrRemake(join(folder, 'log'), {
     open: (path) =>
-      openStatements(path, { wantsWhole: (rule) => wanted?.wantsWhole(rule) ?? false }),
+      openStatements(path, {
+        unlistedMs,
+        wantsWhole: (rule) => wanted?.wantsWhole(rule) ?? false,
+      }),
     onDamaged: (err) =>
       log.warn({ err }, "the record of the primary's log is damaged: it is fetched again"),
   })

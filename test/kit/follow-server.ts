@@ -28,7 +28,13 @@ export async function followServer(
   const folder = await tempFolder(t)
   const { log, lines } = createRecordingLog()
   const trouble = createTrouble(Date.now)
-  const primaryLog = await openPrimaryLog({ folder, upstream: 'primary', trouble, log })
+  const primaryLog = await openPrimaryLog({
+    folder,
+    upstream: 'primary',
+    unlistedMs: 0,
+    trouble,
+    log,
+  })
   t.after(() => primaryLog.close())
   primaryLog.follow({
     edge: { id: 'one', secret: 'secret' },

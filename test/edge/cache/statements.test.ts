@@ -328,3 +328,36 @@ test('what is answered though not all of it is here stays so: asked for again, b
     await statements.close()
   }
 })
+
+test('what a log that began anew does not list any more is remembered for a while', async (t) => {
+  const folder = await tempFolder(t)
+  const [kept, lost, left] = [digestOf(1), digestOf(2), digestOf(3)]
+  let time = 0
+  const open = () => openStatements(folder, { unlistedMs: 1000, now: () => time })
+  let statements = await open()
+  try {
+    const takeSnapshot = async (epoch: number, project: number, manifests: readonly Digest[]) => {
+      const writer = statements.startSnapshot(streamOf(project))
+      await writer.take({ project: `p${project}`, public: true })
+      for (const manifest of manifests) await writer.take({ repository: 10, manifest })
+      await writer.commit({ stream: streamOf(project), epoch, seq: 4, ahead: [] })
+    }
+    await takeSnapshot(1, 1, [kept, lost])
+    await takeSnapshot(1, 2, [left])
+    await takeSnapshot(1, 1, [kept, lost])
+    assert.deepEqual(statements.unlisted(), [])
+    await statements.restart()
+    await takeSnapshot(2, 1, [kept])
+    await statements.drop(streamOf(2))
+    assert.deepEqual(statements.unlisted(), [lost, left])
+    await statements.close()
+    statements = await open()
+    assert.deepEqual(statements.unlisted(), [lost, left])
+    // Out of scope, and not gone.
+    await statements.drop(streamOf(1))
+    time = 1000
+    assert.deepEqual(statements.unlisted(), [])
+  } finally {
+    await statements.close()
+  }
+})

@@ -116,6 +116,12 @@ test('a database from before is seen; edges take it as it is once that is accept
   assert.equal(await digestAt(`team/app/manifests/${lost.manifest.digest}`, now), 404)
   assert.equal(await digestAt('team/app/manifests/v3', now), fresh.manifest.digest)
   assert.equal(await digestAt('team/app/manifests/v1', ended), 401, 'what had ended stays ended')
+  // What nobody lists any more stays here for a repair.
+  const { length } = lost.manifest.bytes
+  await waitFor(
+    'it to be pinned',
+    async () => (await edge.metric('outport_edge_cache_pinned_bytes')) === length,
+  )
   await pushImage(pusher, 'team/app', fresh, 'v1')
   await waitFor(
     'events to come again',
