@@ -56,7 +56,8 @@ export function createTagClient({ origin, path, authorize }: TagClientOptions): 
     })
   return {
     async ask() {
-      authorization ??= await authorize()
+      // Who gets no token now is answered 401, and asks for one again.
+      authorization ??= await authorize().catch(() => undefined)
       const answer = await head()
       if (answer?.startsWith('HTTP/1.1 401') === true) authorization = undefined
       if (answer?.startsWith('HTTP/1.1 200') !== true) return undefined

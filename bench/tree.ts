@@ -12,9 +12,13 @@ export const siteEdges = 4
 export const parent = siteEdges
 
 /** A primary, the edges of a site, and the one that is nearer to the upstreams than they are. */
-export async function startTree(
-  options: Omit<NetworkOptions, 'edges' | 'siteOf' | 'peersOf' | 'edgeOf'>,
-): Promise<Network> {
+export async function startTree({
+  edge: common,
+  ...options
+}: Omit<NetworkOptions, 'edges' | 'siteOf' | 'peersOf' | 'edgeOf'> & {
+  /** More of the configuration of each edge. */
+  readonly edge?: object
+}): Promise<Network> {
   // Those stay when an edge starts again.
   const ports = await Promise.all(Array.from({ length: siteEdges + 1 }, freePort))
   return startNetwork({
@@ -22,6 +26,9 @@ export async function startTree(
     edges: siteEdges + 1,
     siteOf: (edge) => (edge === parent ? 'region' : networkSite),
     peersOf: (edge) => ({ port: ports[edge] ?? 0, children: edge === parent }),
-    edgeOf: (edge) => (edge === parent ? {} : { parent: { id: `edge-${parent + 1}` } }),
+    edgeOf: (edge) => ({
+      ...common,
+      ...(edge !== parent && { parent: { id: `edge-${parent + 1}` } }),
+    }),
   })
 }
