@@ -361,3 +361,21 @@ test('what a log that began anew does not list any more is remembered for a whil
     await statements.close()
   }
 })
+
+test('which blob has a list of its pieces is known by events and by snapshots, in its project alone', async (t) => {
+  const statements = await openStatements(join(await tempFolder(t), 'log'))
+  t.after(() => statements.close())
+  const stream = streamOf(1)
+  const writer = statements.startSnapshot(stream)
+  await writer.take({ project: 'one', public: true })
+  await writer.take({ pieceList: { digest: digestOf(1), list: digestOf(2) }, skippable: true })
+  await writer.commit({ stream, epoch: 1, seq: 0, ahead: [] })
+  const fact = { type: 'piece-list', projectId: 1, digest: digestOf(3), list: digestOf(4) } as const
+  const head = { epoch: 1, seq: 1, hash: Buffer.alloc(32) }
+  await statements.apply([{ seq: 1, stream, bodyHash: '1', at: 1, fact }], head)
+  assert.deepEqual(
+    [1, 3, 2].map((seq) => statements.pieceList(1, digestOf(seq))),
+    [digestOf(2), digestOf(4), undefined],
+  )
+  assert.equal(statements.pieceList(2, digestOf(1)), undefined)
+})
