@@ -19,7 +19,7 @@ import type { PartSeen } from './part-client.ts'
 import { clientCore, pinSelf, serverCore, spawnPinned } from './processes.ts'
 import { pull, segmentBytes } from './pulls.ts'
 import { median, type Figure } from './report.ts'
-import { parent, siteEdges, startTree } from './tree.ts'
+import { parentNumber as parent, siteEdges, startTree } from './tree.ts'
 
 const mib = 2 ** 20
 /** Each at an offset of its own. So slow that all hops keep up: what a killed edge had not passed on yet is lost. */
