@@ -19,7 +19,7 @@ import type { PartSeen } from './part-client.ts'
 import { clientCore, pinSelf, serverCore, spawnPinned } from './processes.ts'
 import { pull, segmentBytes } from './pulls.ts'
 import { median, type Figure } from './report.ts'
-import { parentNumber as parent, siteEdges, startTree } from './tree.ts'
+import { siteEdges, startTree } from './tree.ts'
 
 const mib = 2 ** 20
 /** Each at an offset of its own. So slow that all hops keep up: what a killed edge had not passed on yet is lost. */
@@ -86,6 +86,8 @@ export const bench: Bench = {
 }
 
 const commonId = 'origin'
+/** Behind those of the site. */
+const parentNumber = siteEdges
 const siteNumbers = Array.from({ length: siteEdges }, (_, edge) => edge)
 const ofCommon = { edges: siteNumbers, sources: [commonId] }
 /** As all edges of the site name it. */
@@ -201,7 +203,7 @@ async function killHome(stand: Stand): Promise<CutSeen> {
 
 function killParent(stand: Stand): Promise<CutSeen> {
   const blob = addCold({ upstream: stand.common, id: commonId })
-  return killAt(stand, { blob, edge: parent, others: siteNumbers })
+  return killAt(stand, { blob, edge: parentNumber, others: siteNumbers })
 }
 
 /** It has some of the blob, and nobody gets anything from it afterwards. */

@@ -8,8 +8,8 @@ import { freePort } from '../test/kit/processes.ts'
 
 /** Edges of one site. */
 export const siteEdges = 4
-/** The number of the edge of another site that is asked before the upstream. */
-export const parentNumber: number = siteEdges
+/** The number of the edge of another site that is asked before the upstream: theirs begin at 0. */
+const parent = siteEdges
 
 /** A primary, the edges of a site, and the one that is nearer to the upstreams than they are. */
 export async function startTree({
@@ -24,11 +24,11 @@ export async function startTree({
   return startNetwork({
     ...options,
     edges: siteEdges + 1,
-    siteOf: (edge) => (edge === parentNumber ? 'region' : networkSite),
-    peersOf: (edge) => ({ port: ports[edge] ?? 0, children: edge === parentNumber }),
+    siteOf: (edge) => (edge === parent ? 'region' : networkSite),
+    peersOf: (edge) => ({ port: ports[edge] ?? 0, children: edge === parent }),
     edgeOf: (edge) => ({
       ...common,
-      ...(edge !== parentNumber && { parent: { id: `edge-${parentNumber + 1}` } }),
+      ...(edge !== parent && { parent: { id: `edge-${parent + 1}` } }),
     }),
   })
 }

@@ -150,7 +150,7 @@ describe('in the middle of a blob', { concurrency: 4 }, () => {
   })
 
   test('an upstream that says nothing more, however often it is asked, is given up', async (t) => {
-    const mirror = await startMirror(t, { noProgress: '300ms' })
+    const mirror = await startMirror(t, { noProgress: '1s' })
     const { path, rule } = addLayer(mirror)
     const heal = mirror.upstream.fault(rule, { stallAt: 2 * mebibyte })
     const received = await mirror.pull(path)

@@ -27,6 +27,7 @@ async function createStand(
   const { records } = database
   const starts = createFeedStarts(records, database)
   const clones: string[] = []
+  let heard = 0
   const events = createEvents(records)
   const { sign } = createLogKey()
   const tail = await startTail({ events, log, pollMs: 3_600_000, keepBytes: 1 })
@@ -47,7 +48,10 @@ async function createStand(
     onClone: (edgeId, addresses) => void clones.push(`${edgeId}: ${addresses.join(' ')}`),
     now: () => 0,
   })
-  const stopListening = await starts.listen((start) => feeds.startedElsewhere(start))
+  const stopListening = await starts.listen((start) => {
+    feeds.startedElsewhere(start)
+    heard++
+  })
   const server = createServer((request, response) => {
     const [, seq, instance = 'i'] = (request.url ?? '').split('/')
     const from = { epoch: 1, seq: Number(seq) }
@@ -71,6 +75,8 @@ async function createStand(
     database,
     clones,
     isFed: () => feeds.isFed(edge.edgeId),
+    /** Starts elsewhere that it was told of. */
+    heard: () => heard,
     events,
     tail,
     async append(): Promise<void> {
@@ -117,8 +123,10 @@ test('one identity is fed at one primary of several, and two that are it by turn
   ] as const) {
     const elsewhere = at === one ? other : one
     assert.deepEqual([...one.clones, ...other.clones], [])
+    const before = elsewhere.heard()
     assert.equal((await at.ask(0, instance)).status, 200)
-    await waitFor('the other feed to end', () => at.isFed() && !elsewhere.isFed())
+    await waitFor('the other primary to hear of it', () => elsewhere.heard() > before)
+    assert.deepEqual([at.isFed(), elsewhere.isFed()], [true, false])
   }
   assert.deepEqual(one.clones, [])
   assert.deepEqual(other.clones, [`${edge.edgeId}: of first of second`])
