@@ -55,6 +55,11 @@ export interface SelectionRecord {
   readonly isDemoted?: boolean
 }
 
+/** Whether a tag may not name it where a rule wants it whole. */
+export function isLacking({ isHeld, isDemoted }: SelectionRecord): boolean {
+  return isHeld !== true && isDemoted !== true
+}
+
 export const keys = {
   cursor: 'c!cursor',
   current: 'c!current',
@@ -107,11 +112,11 @@ export function answerableBefore(
   known: RecordedTag | undefined,
   {
     followedUpTo,
-    isLacking,
-  }: { readonly followedUpTo: number; readonly isLacking: (digest: Digest) => boolean },
+    lacks,
+  }: { readonly followedUpTo: number; readonly lacks: (digest: Digest) => boolean },
 ): Digest | undefined {
   const last = knownBefore(known, followedUpTo)
-  return last !== undefined && isLacking(last) ? known?.before : last
+  return last !== undefined && lacks(last) ? known?.before : last
 }
 
 export function isGuarding(known: KnownRule | undefined): boolean {

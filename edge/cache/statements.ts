@@ -18,6 +18,7 @@ import {
   followedKey,
   heldTagKey,
   isGuarding,
+  isLacking,
   isOf,
   keys,
   knownBefore,
@@ -366,7 +367,7 @@ export async function openStatements(
           } else if (fact.type === 'tag') {
             const before = answerableBefore(known, {
               followedUpTo,
-              isLacking: isLackingIn(wholeRules, fact.repositoryId, now),
+              lacks: lacksIn(wholeRules, fact.repositoryId, now),
             })
             put(key, { digest: fact.digest, seq, unfollowed: seq, ...(before && { before }) })
           } else remove(key)
@@ -548,10 +549,10 @@ export async function openStatements(
         const key = prefix + tagKey(repositoryId, tag)
         const known = level.getSync(key) as RecordedTag | undefined
         if (known !== undefined && known.seq >= statement.seq) return
-        const isLacking = isLackingIn(await readWholeRules(), repositoryId, (of) =>
-          level.getSync(prefix + of),
-        )
-        const before = answerableBefore(known, { followedUpTo: readFollowed(), isLacking })
+        const before = answerableBefore(known, {
+          followedUpTo: readFollowed(),
+          lacks: lacksIn(await readWholeRules(), repositoryId, (of) => level.getSync(prefix + of)),
+        })
         const value: RecordedTag =
           known?.digest === statement.digest
             ? { ...known, seq: statement.seq }
@@ -578,7 +579,7 @@ export async function openStatements(
           isSelected = true
           const [, , repositoryId, digest] = key.slice(before.length).split('!')
           const record = value as SelectionRecord
-          if (record.isHeld !== true) lacking.add(`${repositoryId}!${digest}`)
+          if (isLacking(record)) lacking.add(`${repositoryId}!${digest}`)
           const place = prefix + key.slice(before.length)
           const told = level.getSync(place) as SelectionRecord | undefined
           if (told !== undefined && record.isDemoted === true)
@@ -661,7 +662,7 @@ export async function openStatements(
 }
 
 /** Whether some of an image is not here yet that one of these rules wants whole. @param read what is recorded under a key */
-function isLackingIn(
+function lacksIn(
   wholeRules: ReadonlySet<number>,
   repositoryId: number,
   read: (key: string) => unknown,
@@ -669,9 +670,7 @@ function isLackingIn(
   return (digest: Digest): boolean =>
     [...wholeRules].some((ruleId) => {
       const selection = read(selectionKey(ruleId, repositoryId, digest))
-      if (selection === undefined) return false
-      const { isHeld, isDemoted } = selection as SelectionRecord
-      return isHeld !== true && isDemoted !== true
+      return selection !== undefined && isLacking(selection as SelectionRecord)
     })
 }
 

@@ -329,6 +329,34 @@ test('what is answered though not all of it is here stays so: asked for again, b
   }
 })
 
+test('an image that is answered though not all of it is here stays so when a snapshot names the next one', async (t) => {
+  const statements = await openStatements(await tempFolder(t), { wantsWhole: () => true })
+  const [one, two, three] = [digestOf(1), digestOf(2), digestOf(3)]
+  const chosen = (seq: number, digest: Digest) =>
+    eventOf(seq, { type: 'selected', ...place, ruleId: 7, digest })
+  const selection = { ruleId: 7, ...place, isHeld: false, isDemoted: false }
+  try {
+    await takeEmpty(statements)
+    const rule = eventOf(1, { type: 'rule', ...wholeRule })
+    await statements.apply(
+      [rule, tagAt(2, one), chosen(3, one), followed(4, 2), tagAt(5, two), chosen(6, two)],
+      headAt(6),
+    )
+    await statements.markHeld({ ...selection, digest: one, seq: 3 })
+    await statements.demote({ ...selection, digest: two, seq: 6 })
+    await statements.apply([followed(7, 5)], headAt(7))
+    const writer = statements.startSnapshot('project:1')
+    await writer.take({ project: 'p1', public: true })
+    await writer.take({ repository: repositoryId, name: 'p1/app' })
+    await writer.take({ repository: repositoryId, tag: 'v1', digest: three })
+    await writer.take({ rule: 7, repository: repositoryId, selected: three })
+    await writer.commit({ stream: 'project:1', epoch: 1, seq: 9, ahead: [] })
+    assert.equal(statements.heldTag(1, repositoryId, 'v1'), two)
+  } finally {
+    await statements.close()
+  }
+})
+
 test('what a log that began anew does not list any more is remembered for a while', async (t) => {
   const folder = await tempFolder(t)
   const [kept, lost, left] = [digestOf(1), digestOf(2), digestOf(3)]
