@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Digest } from '../shared/oci/digest.ts'
 import { formatContentRange, parseRange } from '../shared/stream/range.ts'
 import { parseOciUrl } from '../shared/oci/paths.ts'
-import { countsOf, type SeenRequest } from '../test/kit/upstream.ts'
+import { countsOf, seeRequest, type SeenRequest } from '../test/kit/upstream.ts'
 import type { ColdCounter } from './cold-clients.ts'
 
 /** Stands before a primary: passes everything on, gives blobs at a pace, and counts what it gave of them. */
@@ -117,22 +117,10 @@ export async function startFront(target: URL): Promise<Front> {
 }
 
 /** @returns undefined of what is no blob */
-function see({ method = 'GET', url = '', headers }: IncomingMessage): SeenRequest | undefined {
+function see(request: IncomingMessage): SeenRequest | undefined {
+  const { url = '' } = request
   const path = url.startsWith('/v2') ? parseOciUrl(url)?.path : undefined
-  if (path?.kind !== 'blob' || !('text' in path)) return undefined
-  return {
-    method,
-    url,
-    headers,
-    reference: path.text,
-    range: headers.range,
-    at: performance.now(),
-    status: 0,
-    offset: 0,
-    bytes: 0,
-    headersAt: undefined,
-    finished: false,
-  }
+  return path?.kind === 'blob' && 'text' in path ? seeRequest(request, path.text) : undefined
 }
 
 function* endless(bytes: number): Generator<Buffer> {

@@ -15,7 +15,6 @@ import { createBootstrap, type Bootstrap } from './accounts/bootstrap.ts'
 import { accountSubjects, createFindAccount, type FindAccount } from './accounts/find-account.ts'
 import { createGuard } from './accounts/guard.ts'
 import { createLogInLimit } from '../shared/auth/log-in-limit.ts'
-import { createHasher } from '../shared/stream/hasher.ts'
 import { createLogIns } from './accounts/log-ins.ts'
 import { createRobotAccounts } from './accounts/robots.ts'
 import { createUsers } from './accounts/users.ts'
@@ -33,7 +32,7 @@ import type { Jobs } from './jobs/jobs.ts'
 import type { PrimaryMetrics } from './metrics.ts'
 import { createProjectService, visibilityOf } from './projects/projects.ts'
 import { createRegistry, type Registry, type RegistryCaches } from './registry/registry.ts'
-import { listPieces } from './registry/piece-lists.ts'
+import { createPieceListJob } from './registry/piece-list-job.ts'
 import { createExecutionService } from './replication/executions.ts'
 import { startRuleFollower } from './replication/follow.ts'
 import { createPreheatService } from './replication/preheats.ts'
@@ -145,7 +144,16 @@ export function createServices(deps: ServiceDeps): Services {
     cacheEntries: options.cache.decisions,
   })
   const guard = createGuard({ logIns, projects, robots, labels })
-  const pieceLists = createPieceListJob(deps)
+  const pieceLists = createPieceListJob({
+    records: createPieceLists(records),
+    blobs: deps.blobs,
+    from: options.piece_lists.from,
+    primaryId: deps.primaryId,
+    ask: () => deps.jobs.send('pieces.list', {}, 'all'),
+    work: (run) => deps.jobs.work('pieces.list', run),
+    onListed: () => deps.relay.wake(),
+    log: deps.log,
+  })
   const registry = createRegistryFor(deps, (bytes) => pieceLists.received(bytes))
   const signingKey = () => deps.keys.jwt().signing
   const verifierFor = (audience: string): TokenVerifier =>
@@ -321,66 +329,6 @@ function createRegistryFor(deps: ServiceDeps, onReceived: (bytes: number) => voi
     onCountError: (err) => log.error({ err }, 'pulls could not be counted; they will be'),
   })
 }
-
-/** Lists pieces in a job that goes on where it was, whichever primary takes it. */
-function createPieceListJob({ options, records, blobs, relay, jobs, log, primaryId }: ServiceDeps) {
-  const { from } = options.piece_lists
-  const stopping = new AbortController()
-  let running: Promise<unknown> = Promise.resolve()
-  const send = (): void => {
-    jobs.send('pieces.list', {}, 'all').catch((err: unknown) => {
-      // The next one that is pushed, or the next start, asks again.
-      if (!stopping.signal.aborted) log.warn({ err }, 'the list of a blob has to wait')
-    })
-  }
-  const list = async (): Promise<void> => {
-    const hasher = createHasher()
-    try {
-      const isDone = await listPieces(
-        {
-          records: createPieceLists(records),
-          blobs,
-          hasher,
-          from,
-          primaryId,
-          onListed(digest) {
-            log.info({ digest }, 'a blob can be proved piece by piece')
-            relay.wake()
-          },
-          onFailed: (digest, err) =>
-            log.error({ digest, err }, 'the pieces of a blob could not be listed'),
-          now: () => new Date(),
-        },
-        { signal: stopping.signal, maxMs: pieceListMs },
-      )
-      if (!isDone && !stopping.signal.aborted) send()
-    } finally {
-      await hasher.close()
-    }
-  }
-  return {
-    received(bytes: number) {
-      if (bytes >= from) send()
-    },
-    start() {
-      jobs
-        .work('pieces.list', () => {
-          const listing = list()
-          running = listing.catch(() => undefined)
-          return listing
-        })
-        .then(send)
-        .catch((err: unknown) => log.debug({ err }, 'no pieces are listed: the primary stops'))
-      return async () => {
-        stopping.abort()
-        await running
-      }
-    },
-  }
-}
-
-/** A job begins with no other blob after so long: the queue takes one that runs for a quarter of an hour for lost. */
-const pieceListMs = 120_000
 
 /** What a manifest costs in memory beside its content: heads, keys, subjects. */
 const manifestOverheadBytes = 2048

@@ -8,6 +8,7 @@ import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 import type { UpstreamClient, UpstreamRequest } from '../../shared/upstream/fetch.ts'
+import { readExactly } from '../../shared/stream/read-exactly.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { MemoryCache } from '../cache/memory.ts'
@@ -318,11 +319,7 @@ async function bytesOf(opened: OpenedBlob): Promise<Buffer> {
     if (handle.size > maxListBytes)
       throw new PieceListError('this is too long for a list of pieces')
     const bytes = Buffer.alloc(handle.size)
-    for (let at = 0; at < bytes.length;) {
-      const count = await handle.read(bytes.subarray(at), at)
-      if (count === 0) throw new PieceListError('it ends early')
-      at += count
-    }
+    await readExactly(handle, bytes)
     return bytes
   } finally {
     await handle.close()

@@ -136,6 +136,11 @@ export function createWanted(deps: WantedDeps): Wanted {
   let verifying: Promise<void> | undefined
   let verifyAgain = false
 
+  /** This edge as the roster has it; undefined where rules bring it nothing. */
+  const activeSelf = (): RosterEdge | undefined => {
+    const me = statements.edge(edgeId)
+    return me?.suspended === true ? undefined : me
+  }
   const isSelected = (rule: RuleFact, me: RosterEdge): boolean =>
     rule.enabled && selects(parseSelector(rule.selector), me)
 
@@ -204,9 +209,9 @@ export function createWanted(deps: WantedDeps): Wanted {
 
   const read = async (): Promise<void> => {
     const seq = statements.cursor?.seq ?? 0
-    const me = statements.edge(edgeId)
+    const me = activeSelf()
     rules = new Map(
-      me === undefined || me.suspended
+      me === undefined
         ? []
         : (await statements.rules())
             .filter((rule) => isSelected(rule, me))
@@ -217,7 +222,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     for await (const selection of statements.selections()) {
       if (want(selection)) selected.add(keyOf(selection))
     }
-    const isFor = me === undefined || me.suspended ? [] : await statements.preheats()
+    const isFor = me === undefined ? [] : await statements.preheats()
     for (const preheat of preheats.set(isFor.filter(({ edges }) => edges.includes(edgeId)))) {
       const selection = selectionOf(preheat, { seq, isHeld: preheats.isHeld(preheat.preheatId) })
       rules.set(selection.ruleId, preheat.rule)
@@ -391,8 +396,8 @@ export function createWanted(deps: WantedDeps): Wanted {
     },
     isGuarded: (...tag) => guards.holds(...tag),
     wantsWhole(rule) {
-      const me = statements.edge(edgeId)
-      return rule.serve === 'complete' && me?.suspended === false && isSelected(rule, me)
+      const me = activeSelf()
+      return rule.serve === 'complete' && me !== undefined && isSelected(rule, me)
     },
     lost() {
       verifyAgain = true

@@ -3,6 +3,7 @@ import type { Logger } from '../../shared/observability/log.ts'
 import type { LogPlace } from '../../shared/replication/chain.ts'
 import { isEntitled, type RosterEdge } from '../../shared/replication/events.ts'
 import { aliveMs } from '../../shared/replication/feed.ts'
+import { writeAll } from '../../shared/stream/write.ts'
 import type { FeedStart } from '../store/feed-starts.ts'
 import type { Trust } from '../store/trust.ts'
 import { createCloneWatch, type CloneWatchDeps } from './clone-watch.ts'
@@ -105,7 +106,7 @@ export function createFeeds({ tail, trust, isHeld, log, announce, ...clones }: F
       else feed.edge.scope = edgeFact.scope
     }
     chunks.push(batch.end)
-    await write(feed.stream, chunks)
+    await writeAll(feed.stream, Buffer.concat(chunks))
     feed.seq = batch.lastSeq
     return !isOver
   }
@@ -189,7 +190,7 @@ export function createFeeds({ tail, trust, isHeld, log, announce, ...clones }: F
       begin()
       void (async () => {
         try {
-          await write(stream, [lineOf({ trust: envelope })])
+          await writeAll(stream, lineOf({ trust: envelope }))
           if (!(await catchUp(feed, first))) return end(feed)
         } catch {
           // Its socket went.
@@ -227,14 +228,4 @@ export function createFeeds({ tail, trust, isHeld, log, announce, ...clones }: F
       for (const feed of feeds.values()) end(feed)
     },
   }
-}
-
-/** Resolves once the socket has taken it: a slow edge holds back nobody but itself. */
-function write(stream: Writable, chunks: readonly Buffer[]): Promise<void> {
-  return new Promise((resolve, reject) => {
-    stream.write(Buffer.concat(chunks), (error) => {
-      if (error === undefined || error === null) resolve()
-      else reject(error)
-    })
-  })
 }

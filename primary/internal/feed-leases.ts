@@ -8,6 +8,7 @@ import {
 } from '../../shared/replication/feed.ts'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'
 import { linesOf } from '../../shared/stream/lines.ts'
+import { writeAll } from '../../shared/stream/write.ts'
 import type { Envelope } from '../../shared/trust/statement.ts'
 import { isLeaseRequest } from './lease-request.ts'
 
@@ -28,7 +29,7 @@ export async function answerLeases(feed: Duplex, deps: AnswerLeasesDeps): Promis
       // What a newer edge says besides is passed by.
       if (line.lease === undefined) continue
       // An edge that does not read is not answered again before it does.
-      await write(feed, await answerTo(line.lease, deps))
+      await writeAll(feed, `${JSON.stringify(await answerTo(line.lease, deps))}\n`)
     }
   } catch (err) {
     deps.log.debug({ err }, 'an edge asks no more over its feed')
@@ -51,13 +52,4 @@ async function answerTo(
     log.error({ err }, 'a lease could not be given')
     return { nonce, refused: { status: 500, message: 'the primary could not give a lease' } }
   }
-}
-
-function write(feed: Duplex, line: LeaseAnswerLine): Promise<void> {
-  return new Promise((resolve, reject) => {
-    feed.write(`${JSON.stringify(line)}\n`, (error) => {
-      if (error === undefined || error === null) resolve()
-      else reject(error)
-    })
-  })
 }

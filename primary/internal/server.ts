@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
 import { isLoopback } from '../../shared/config/origins.ts'
-import { type ServerLimits, type ServerTimeouts } from '../../shared/config/server-options.ts'
+import type { ServerLimits, ServerTimeouts } from '../../shared/config/server-options.ts'
 import { createHttpServer, type HttpServer } from '../../shared/http/server.ts'
 import type { Logger } from '../../shared/observability/log.ts'
 import type { HttpMetrics } from '../../shared/observability/metrics.ts'

@@ -5,6 +5,7 @@ import { algorithmOf, digestOf, type Digest } from '../../shared/oci/digest.ts'
 import { formatPieceList, listedPieceBytes } from '../../shared/replication/piece-list.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import type { Hasher, RunningHash } from '../../shared/stream/hasher.ts'
+import { readExactly } from '../../shared/stream/read-exactly.ts'
 import type { StoredBlob } from '../accounts/caller.ts'
 import type { BlobStore } from '../store/blobs.ts'
 import type { PieceLists } from '../store/piece-lists.ts'
@@ -91,21 +92,13 @@ async function readPieces(
     signal.throwIfAborted()
     const since = performance.now()
     const piece = buffer.subarray(0, Math.min(listedPieceBytes, size - at))
-    await fill(handle, piece, at)
+    await readExactly(handle, piece, at)
     const hashing = whole.update(piece)
     hashes.push(createHash('sha256').update(piece).digest())
     await hashing
     await delay(performance.now() - since)
   }
   return hashes
-}
-
-async function fill(handle: BlobHandle, piece: Buffer, at: number): Promise<void> {
-  for (let count = 0; count < piece.length;) {
-    const read = await handle.read(piece.subarray(count), at + count)
-    if (read === 0) throw new Error(`its bytes end at ${at + count}`)
-    count += read
-  }
 }
 
 async function keepList(

@@ -4,6 +4,7 @@ import { OciError } from '../../shared/oci/errors.ts'
 import { acceptsIndex, isIndexMediaType } from '../../shared/oci/media-types.ts'
 import type { Reference, RepositoryName, Tag } from '../../shared/oci/reference.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
+import { readExactly } from '../../shared/stream/read-exactly.ts'
 import type { Caller, RepositoryFacts, StoredBlob } from '../accounts/caller.ts'
 import type { FollowedCache } from '../events/followed-cache.ts'
 import type { BlobReader } from '../store/blobs.ts'
@@ -259,11 +260,7 @@ function tagSubjects({ repository, tag, digest }: HotTag): string[] {
 
 async function readWhole(handle: BlobHandle): Promise<Buffer> {
   const bytes = Buffer.allocUnsafeSlow(handle.size)
-  for (let at = 0; at < bytes.length;) {
-    const read = await handle.read(bytes.subarray(at), at)
-    if (read === 0) throw new Error(`a stored blob of ${handle.size} bytes ended at byte ${at}`)
-    at += read
-  }
+  await readExactly(handle, bytes)
   return bytes
 }
 

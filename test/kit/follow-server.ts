@@ -1,7 +1,7 @@
 import type { TestContext } from 'node:test'
 import { openPrimaryLog, type PrimaryLog } from '../../edge/replication/primary-log.ts'
 import { createTrouble } from '../../edge/replication/trouble.ts'
-import type { EdgeReport } from '../../shared/replication/lease.ts'
+import type { EdgeReport, LeaseRequest } from '../../shared/replication/lease.ts'
 import type { FeedServer } from './feed-server.ts'
 import { createRecordingLog, type LogLine } from './http-server.ts'
 import { tempFolder } from './temp.ts'
@@ -18,6 +18,17 @@ export const emptyReport: EdgeReport = {
   url: '',
   lastError: '',
   failures: [],
+}
+
+/** Of an edge that is at the beginning of the log. @param letter what its nonce is made of */
+export function createLeaseRequest(letter: string): LeaseRequest {
+  return {
+    nonce: letter.repeat(22),
+    applied: { epoch: 1, seq: 0 },
+    heldSeq: 0,
+    waitingBytes: 0,
+    report: emptyReport,
+  }
 }
 
 /** An edge's record of the log that follows a server until the test ends, with what it logs. */

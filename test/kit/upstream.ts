@@ -107,6 +107,26 @@ export interface SeenRequest {
   finished: boolean
 }
 
+/** What is known of a request when it comes. @param reference the digest or tag in its path */
+export function seeRequest(
+  { method = 'GET', url = '/', headers }: IncomingMessage,
+  reference: string | undefined,
+): SeenRequest {
+  return {
+    method,
+    url,
+    headers,
+    reference,
+    range: headers.range,
+    at: performance.now(),
+    status: 0,
+    offset: 0,
+    bytes: 0,
+    headersAt: undefined,
+    finished: false,
+  }
+}
+
 /** A registry stand-in on 127.0.0.1 that counts what it gives and misbehaves on demand. */
 export interface Upstream {
   readonly url: URL
@@ -216,19 +236,7 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     const target = rawUrl.startsWith('/v2') ? parseOciUrl(rawUrl) : undefined
     const path = target?.path
     const reference = path && 'text' in path ? path.text : undefined
-    const seen: SeenRequest = {
-      method: request.method ?? 'GET',
-      url: rawUrl,
-      headers: request.headers,
-      reference,
-      range: request.headers.range,
-      at: performance.now(),
-      status: 0,
-      offset: 0,
-      bytes: 0,
-      headersAt: undefined,
-      finished: false,
-    }
+    const seen = seeRequest(request, reference)
     requests.push(seen)
     response.once('finish', () => (seen.finished = true))
     const reply = { request, response, seen }

@@ -2,13 +2,12 @@ import assert from 'node:assert/strict'
 import { before, test, type TestContext } from 'node:test'
 import type { OwnIdentity } from '../../../edge/replication/identity.ts'
 import { LinkRefusedError, openLink } from '../../../edge/replication/link.ts'
-import type { LeaseRequest } from '../../../shared/replication/lease.ts'
 import { createCa, type PemPair } from '../../../shared/trust/pki.ts'
 import { openStatement, statementTypes } from '../../../shared/trust/statement.ts'
 import { createEdgeIdentity } from '../../kit/edge-identity.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { startFeedServer, type FeedLeaseAnswer } from '../../kit/feed-server.ts'
-import { emptyReport } from '../../kit/follow-server.ts'
+import { createLeaseRequest } from '../../kit/follow-server.ts'
 
 let ca: PemPair
 let identity: OwnIdentity
@@ -54,20 +53,12 @@ interface Setting {
   readonly feedAnswerMs: number
 }
 
-const request = (letter: string): LeaseRequest => ({
-  nonce: letter.repeat(22),
-  applied: { epoch: 1, seq: 0 },
-  heldSeq: 0,
-  waitingBytes: 0,
-  report: emptyReport,
-})
-
 test('a lease is asked for over the feed, among its lines, and not by a connection of its own', async (t) => {
   const { server, link, kinds, posts } = await start(t)
   for (const letter of ['A', 'B']) {
     const lease = openStatement(
       statementTypes.lease,
-      await link.lease(request(letter)),
+      await link.lease(createLeaseRequest(letter)),
       server.logKey.keyOf,
     )
     assert.equal((lease as { readonly nonce: string }).nonce, letter.repeat(22))
@@ -80,7 +71,7 @@ test('a lease is asked for over the feed, among its lines, and not by a connecti
 
 test('a lease that is not answered over the feed in time is asked for by itself', async (t) => {
   const { server, link, posts } = await start(t, { answers: 'silence', feedAnswerMs: 50 })
-  assert.ok(await link.lease(request('A')))
+  assert.ok(await link.lease(createLeaseRequest('A')))
   assert.equal(posts(), 1)
   assert.deepEqual(
     server.leases.map(({ nonce }) => nonce[0]),
@@ -90,12 +81,12 @@ test('a lease that is not answered over the feed in time is asked for by itself'
 
 test('a lease that waits when the feed is cut is asked for by itself, at once', async (t) => {
   const { server, link, posts, reading } = await start(t, { answers: 'silence' })
-  const answer = link.lease(request('A'))
+  const answer = link.lease(createLeaseRequest('A'))
   await waitFor('the request', () => server.leases.length === 1)
   server.cut()
   assert.ok(await answer)
   await reading
-  assert.ok(await link.lease(request('B')), 'and so are those after it')
+  assert.ok(await link.lease(createLeaseRequest('B')), 'and so are those after it')
   assert.equal(posts(), 2)
 })
 
@@ -105,7 +96,7 @@ for (const [what, refused, isRefusal] of [
 ] as const)
   test(`${what} over the feed is what it would be by itself`, async (t) => {
     const { link, posts } = await start(t, { answers: refused })
-    await assert.rejects(link.lease(request('A')), (error) => {
+    await assert.rejects(link.lease(createLeaseRequest('A')), (error) => {
       assert.equal(error instanceof LinkRefusedError, isRefusal)
       assert.match(String(error), new RegExp(`answers ${refused.status}: ${refused.message}`))
       return true

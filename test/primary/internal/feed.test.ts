@@ -15,7 +15,7 @@ import { createCa, issueServerCertificate, type PemPair } from '../../../shared/
 import { createEdgeIdentity } from '../../kit/edge-identity.ts'
 import { waitFor } from '../../kit/clock.ts'
 import { connectRaw, createRecordingLog, startHttpServer } from '../../kit/http-server.ts'
-import { emptyReport } from '../../kit/follow-server.ts'
+import { createLeaseRequest } from '../../kit/follow-server.ts'
 import { createRosterEdge } from '../../kit/roster-edge.ts'
 
 // What an edge and a primary's internal listener say to each other: the log is a line or two of a stand-in.
@@ -95,14 +95,6 @@ async function start(t: TestContext, options: Partial<HttpServerOptions> = {}) {
   }
 }
 
-const request = (letter: string): LeaseRequest => ({
-  nonce: letter.repeat(22),
-  applied: { epoch: 1, seq: 0 },
-  heldSeq: 0,
-  waitingBytes: 0,
-  report: emptyReport,
-})
-
 /** Follows the feed in the background. */
 async function follow(t: TestContext, { link }: Pick<Awaited<ReturnType<typeof start>>, 'link'>) {
   const feed = await link.feed({ epoch: 1, seq: 0 }, t.signal)
@@ -140,14 +132,14 @@ describe('a feed in both directions', () => {
     const primary = await start(t)
     const { lines } = await follow(t, primary)
     for (const letter of ['A', 'B'])
-      assert.deepEqual(await primary.link.lease(request(letter)), {
+      assert.deepEqual(await primary.link.lease(createLeaseRequest(letter)), {
         payloadType: letter.repeat(22),
         payload: '',
         signatures: [],
       })
     primary.say({ seq: 1, stream: 'system', bodyHash: '' })
     await waitFor('the event', () => lines.length === 2)
-    assert.deepEqual(primary.granted, [request('A'), request('B')])
+    assert.deepEqual(primary.granted, [createLeaseRequest('A'), createLeaseRequest('B')])
     assert.deepEqual(accessLines(primary), [], 'no other request was sent')
   })
 
@@ -155,10 +147,10 @@ describe('a feed in both directions', () => {
     const primary = await start(t)
     await follow(t, primary)
     primary.beBusy()
-    await assert.rejects(primary.link.lease(request('A')), /answers 503: not now/)
+    await assert.rejects(primary.link.lease(createLeaseRequest('A')), /answers 503: not now/)
     primary.revoke()
     await assert.rejects(
-      primary.link.lease(request('B')),
+      primary.link.lease(createLeaseRequest('B')),
       (error) => error instanceof LinkRefusedError && error.status === 403,
     )
     assert.deepEqual(primary.granted, [])
@@ -171,7 +163,7 @@ describe('a feed in both directions', () => {
       `GET /feed?epoch=1&seq=0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: ${feedProtocol}\r\n\r\n{"advice":1}\n`,
     )
     assert.match(await connection.until(/alive/), /^HTTP\/1\.1 101 /)
-    connection.send(`${JSON.stringify({ lease: request('A') })}\n`)
+    connection.send(`${JSON.stringify({ lease: createLeaseRequest('A') })}\n`)
     await connection.until(/granted/)
     connection.send('{"lease":{"nonce":"short"}}\n')
     await connection.closed()
@@ -191,7 +183,7 @@ describe('a feed in both directions', () => {
     connection.send('POST /lease HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{')
     await connection.closed()
     await waitFor('another one to be cut', () => accessLines(primary).some(({ cut }) => cut))
-    assert.ok(await primary.link.lease(request('A')), 'the feed is not')
+    assert.ok(await primary.link.lease(createLeaseRequest('A')), 'the feed is not')
     await primary.server.drain(0)
     await ended
   })
@@ -224,7 +216,7 @@ test('an older edge gets the feed alone, and its leases by requests', async (t) 
   const lease = await askByHand(primary, '/lease', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify(request('A')),
+    body: JSON.stringify(createLeaseRequest('A')),
   })
   assert.equal(lease.response.statusCode, 200)
   assert.match(await lease.body(), /"payloadType":"A+"/)
