@@ -1,8 +1,11 @@
 import { existsSync, mkdirSync } from 'node:fs'
-import { enableCompileCache, flushCompileCache } from 'node:module'
+import { enableCompileCache } from 'node:module'
 import { join, resolve } from 'node:path'
 
-/** Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU. */
+/**
+ * Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU.
+ * Node writes it at a graceful end: to write it takes seconds, in which a program that serves would answer nobody.
+ */
 export function compileCacheOf(data: string): string {
   return join(data, 'compile-cache')
 }
@@ -33,9 +36,4 @@ export function keepCompiledIn(data: string): void {
   } catch {
     // As above.
   }
-}
-
-/** Writes what was compiled, a moment after a start: Node itself does this at a graceful end only. */
-export function writeCompiledSoon(): void {
-  setTimeout(() => flushCompileCache(), 1000).unref()
 }

@@ -2,7 +2,7 @@ import type { FileCheck } from '../shared/config/load.ts'
 import { createLogger } from '../shared/observability/log.ts'
 import { check } from './check.ts'
 import type { ConfigFlags } from './commands/config-options.ts'
-import { keepCompiledIn, writeCompiledSoon } from './compile-cache.ts'
+import { keepCompiledIn } from './compile-cache.ts'
 import { openDataFolder } from './data-folder.ts'
 import { identityFallbacks } from './edge-identity.ts'
 import { withAdminPassword } from './first-secrets.ts'
@@ -49,7 +49,6 @@ export async function runAlone(name: ProgramName, flags: ConfigFlags): Promise<n
     log,
     stop,
     onReady: () => {
-      writeCompiledSoon()
       if (passwordFile === undefined) return
       log.info({ file: passwordFile }, 'the first password of admin is in this file')
     },

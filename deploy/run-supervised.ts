@@ -1,5 +1,4 @@
 import { createLogger } from '../shared/observability/log.ts'
-import { writeCompiledSoon } from './compile-cache.ts'
 import type { OutportConfig, ProgramName, StartProgram } from './programs.ts'
 import { runProgram } from './run-program.ts'
 import { describeFault } from './start-errors.ts'
@@ -52,10 +51,7 @@ async function run({ name, start, stop, config }: SupervisedRun): Promise<void> 
       config,
       log,
       stop,
-      onReady: ({ urls, metrics }) => {
-        tell({ kind: 'ready', urls, metrics })
-        writeCompiledSoon()
-      },
+      onReady: ({ urls, metrics }) => tell({ kind: 'ready', urls, metrics }),
     })
   } catch (error) {
     log.debug({ err: error }, 'cannot start')

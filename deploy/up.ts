@@ -3,7 +3,7 @@ import { FolderLockedError, lockFolder } from '../shared/files/lock.ts'
 import { createLogger, type Logger } from '../shared/observability/log.ts'
 import { isRecord } from '../shared/config/record.ts'
 import { check } from './check.ts'
-import { compileCacheOf, writeCompiledSoon } from './compile-cache.ts'
+import { compileCacheOf } from './compile-cache.ts'
 import { openDataFolder } from './data-folder.ts'
 import { keepSecret, withAdminPassword } from './first-secrets.ts'
 import { formatNextSteps, type AdminPassword } from './next-steps.ts'
@@ -84,7 +84,6 @@ export async function up(options: UpOptions): Promise<number> {
     const starting = pair.start().then((ready) => {
       const password = describePassword(config, passwordFile)
       process.stdout.write(report(ready, { config, options, password }))
-      writeCompiledSoon()
       return asked
     })
     // A signal during the start ends it too.

@@ -48,14 +48,17 @@ export async function startOutport(t: TestContext, options: OutportOptions = {})
   // One hook: they run in the order in which they were added, and the program must be gone before its folder.
   t.after(async () => {
     await stop()
+    // Its types lack it.
+    const { passed } = t as { readonly passed?: boolean }
+    if (passed === false) t.diagnostic(`the end of Outport's log:\n${await endOfLog(log)}`)
     await rm(folder, { recursive: true, force: true })
   })
+  const log = join(folder, 'outport.log')
   const ports = { primary: await freePort(), edge: await freePort(), mirror: await freePort() }
   const tls = options.tls === true ? await issueCertificates(folder) : undefined
   const config = join(folder, 'outport.yaml')
   // JSON is YAML.
   await writeFile(config, JSON.stringify(configOf({ ...options, ports, tls })))
-  const log = join(folder, 'outport.log')
   const daemon = await startDaemon({
     command: process.execPath,
     args: [launcher, 'up', '--json', '--config', config, '--data', join(folder, 'data')],
@@ -75,6 +78,12 @@ export async function startOutport(t: TestContext, options: OutportOptions = {})
     ca: tls?.ca ?? '',
     folder,
   }
+}
+
+/** What a failed test can be told by. */
+async function endOfLog(log: string): Promise<string> {
+  const text = await readFile(log, 'utf8').catch(() => '')
+  return text.split('\n').slice(-80).join('\n')
 }
 
 /** Names for clients that resolve by a table of their own. */

@@ -20,7 +20,12 @@ const child = spawn(
     ...options,
     ...files,
   ],
-  { stdio: 'inherit', cwd: root },
+  {
+    stdio: 'inherit',
+    cwd: root,
+    // Each of the many programs that start spares a third of its start.
+    env: { NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/outport-tests'), ...process.env },
+  },
 )
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
 child.on('exit', (code, signal) => {

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, request as forward } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { before, describe, test, type TestContext } from 'node:test'
 import { waitFor } from '../../kit/clock.ts'
 import { startFedStand, type FedStand } from '../../kit/fed-edge.ts'
@@ -97,6 +100,52 @@ describe('a right that ended', () => {
     for (const client of clients)
       await waitFor('no more', async () => (await digestAt(client, path)) === 401)
   })
+})
+
+test('a pull that began before the log first came goes on', async (t) => {
+  // Its first state is made when this edge asks for it.
+  const fresh = await startFedStand(t)
+  const { primary } = fresh
+  await primary.createProject('early', { isPublic: true })
+  const image = createImage({ seed: 'early' })
+  await pushImage(primary.client(primary.admin), 'early/app', image, 'v1')
+  let tells = false
+  const front = createServer((request, response) => {
+    const path = request.url ?? ''
+    if (path.startsWith('/service/trust') && !tells) {
+      response.writeHead(503).end()
+      return
+    }
+    const on = new URL(path, primary.url)
+    const { method, headers } = request
+    request.pipe(
+      forward(on, { method, headers: { ...headers, host: on.host } }, (answer) => {
+        response.writeHead(answer.statusCode ?? 502, answer.headers)
+        answer.pipe(response)
+      }).on('error', () => response.destroy()),
+    )
+  })
+  front.listen(0, '127.0.0.1')
+  await once(front, 'listening')
+  t.after(() => {
+    front.closeAllConnections()
+    front.close()
+  })
+  const url = `http://127.0.0.1:${(front.address() as AddressInfo).port}`
+  const young = await fresh.startEdge(t, { isAlone: true, edge: { primary: { url } } })
+  const asked = new URL('/service/token?scope=repository:early/app:pull', young.url)
+  const { token } = (await (await fetch(asked)).json()) as { readonly token: string }
+  const pull = async () => {
+    const answer = await fetch(new URL('/v2/early/app/manifests/v1', young.url), {
+      headers: { authorization: `Bearer ${token}` },
+    })
+    await answer.body?.cancel()
+    return answer.status
+  }
+  assert.equal(await pull(), 200)
+  tells = true
+  await waitFor('the log', async () => (await young.metric('outport_edge_log_fresh')) === 1)
+  assert.equal(await pull(), 200)
 })
 
 test('an edge has what happened while it was down as soon as it is back, by the log and not by a snapshot', async () => {
