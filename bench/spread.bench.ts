@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { createImage, pushImage } from '../test/kit/images.ts'
+import { createImage, pushImage, type Content, type Image } from '../test/kit/images.ts'
 import type { Bench, BenchContext } from './bench.ts'
 import { createRule } from '../test/kit/api.ts'
 import { networkSite, startNetwork, type Network } from '../test/kit/network.ts'
@@ -17,7 +17,7 @@ const limit = blobBytes / bytesPerSecond
 /** In a process of its own, so that it can be stopped alone. */
 const stopped = edges - 1
 const slow = edges - 2
-const pollMs = 250
+const pollMs = 50
 const patienceMs = 240_000
 
 /** A push that a rule brings to all edges of a site, each with a narrow uplink: when the last one has it, and what the primary gave. */
@@ -113,6 +113,7 @@ async function measure(
   try {
     await bringAll(network)
     const image = createImage({ seed: 'spread', layers: 1, layerBytes: blobBytes })
+    const { digest } = layerOf(image)
     const isWell = (edge: number) => isHealthy || (edge !== slow && edge !== stopped)
     // It sees the push, gets some of it, and is gone.
     const stops = async (): Promise<void> => {
@@ -123,7 +124,10 @@ async function measure(
     const startedAt = performance.now()
     const stopping = isHealthy ? Promise.resolve() : stops()
     const wells = Array.from({ length: edges }, (_, edge) => edge).filter(isWell)
-    await Promise.all([stopping, ...wells.map((edge) => until(() => isHeld(network, edge)))])
+    await Promise.all([
+      stopping,
+      ...wells.map((edge) => until(() => network.hasBlob(edge, digest))),
+    ])
     const seconds = (performance.now() - startedAt) / 1000
     const from = await Promise.all(wells.map((edge) => received(network, edge, 'primary')))
     const egress = from.reduce((sum, bytes) => sum + bytes, 0) / blobBytes
@@ -131,7 +135,7 @@ async function measure(
     if (isHealthy) return { seconds, egress, convergedSeconds: NaN, convergedBytes: NaN }
     const backAt = performance.now()
     network.signal(stopped, 'SIGCONT')
-    await until(() => isHeld(network, stopped))
+    await until(() => network.hasBlob(stopped, digest))
     const convergedSeconds = (performance.now() - backAt) / 1000
     const convergedBytes = (await received(network, stopped)) / blobBytes
     return { seconds, egress, convergedSeconds, convergedBytes }
@@ -139,6 +143,12 @@ async function measure(
     network.signal(stopped, 'SIGCONT')
     await network.stop()
   }
+}
+
+function layerOf({ blobs }: Image): Content {
+  const layer = blobs.find(({ bytes }) => bytes.length === blobBytes)
+  if (layer === undefined) throw new Error('the image has no layer')
+  return layer
 }
 
 /** A rule that brings everything to all edges. */
@@ -151,9 +161,6 @@ async function bringAll({ primary }: Network): Promise<void> {
   })
 }
 
-const isHeld = async (network: Network, edge: number): Promise<boolean> =>
-  (await network.metric(edge, 'outport_edge_cache_bytes')) >= blobBytes
-
 /** Bodies that an edge received, of blobs and manifests. */
 async function received(network: Network, edge: number, from?: string): Promise<number> {
   const of = async (upstream: string): Promise<number> =>
@@ -161,7 +168,7 @@ async function received(network: Network, edge: number, from?: string): Promise<
   return from === undefined ? (await of('primary')) + (await of('peers')) : of(from)
 }
 
-async function until(holds: () => Promise<boolean>): Promise<void> {
+async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + patienceMs
   while (!(await holds())) {
     if (performance.now() > deadline) throw new Error('it takes too long')

@@ -4,7 +4,6 @@ import { join, resolve } from 'node:path'
 
 /**
  * Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU.
- * Node writes it at a graceful end: to write it takes seconds, in which a program that serves would answer nobody.
  */
 export function compileCacheOf(data: string): string {
   return join(data, 'compile-cache')

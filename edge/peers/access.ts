@@ -1,7 +1,7 @@
 import { OciError } from '../../shared/oci/errors.ts'
 import { projectOf } from '../../shared/oci/reference.ts'
 import { covers, type RosterEdge } from '../../shared/replication/events.ts'
-import { createEdgeReader } from '../../shared/trust/pki.ts'
+import { createEdgeReader } from '../../shared/trust/edge-certificate.ts'
 import type { Authorise, EdgeCaller, PullTarget } from '../access/authorise.ts'
 import type { Statements } from '../cache/statements.ts'
 import { onlyIfCached, readPart, readVia } from '../sources/hops.ts'

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { ApiError } from '../../shared/api/errors.ts'
 import type { RosterEdge } from '../../shared/replication/events.ts'
-import { createEdgeReader } from '../../shared/trust/pki.ts'
+import { createEdgeReader } from '../../shared/trust/edge-certificate.ts'
 
 export interface IdentifyDeps {
   /** The edge of this id if this is its key and it may read now. @param publicKey SPKI PEM */

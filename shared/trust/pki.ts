@@ -6,11 +6,10 @@ import {
   privateEncrypt,
   randomBytes,
   type KeyObject,
-  type X509Certificate,
 } from 'node:crypto'
-import type { TLSSocket } from 'node:tls'
 import { promisify } from 'node:util'
 import forge from 'node-forge'
+import { edgeCertificateName } from './edge-certificate.ts'
 import type { CertificateNames } from './names.ts'
 
 // node-forge builds; node:crypto makes the keys (its own are ten times slower), signs (forty times) and reads what
@@ -82,11 +81,6 @@ export async function issueServerCertificate(
   return { cert: pair.cert + ca.cert.trimEnd() + '\n', key: pair.key }
 }
 
-/** What stands in an edge's certificate, and is compared with the roster: never a host name that somebody could own. */
-export function edgeCertificateName(edgeId: string): string {
-  return `${edgeId}.edge.outport.internal`
-}
-
 /**
  * Certifies an edge's own key, for 90 days from one hour before `now`, to be shown as a client and as a peer's server.
  * @param publicKey RSA, SPKI PEM
@@ -114,38 +108,6 @@ export function issueEdgeCertificate(
   ])
   cert.sign(signerOf(rsaKey(ca.key)), forge.md.sha256.create())
   return toUnixLines(forge.pki.certificateToPem(cert))
-}
-
-export interface CertifiedEdge {
-  readonly edgeId: string
-  /** SPKI PEM. */
-  readonly publicKey: string
-}
-
-/** Which edge a certificate says that it is of, and by which key. Undefined when it is no edge's. */
-function edgeOfCertificate(certificate: X509Certificate): CertifiedEdge | undefined {
-  const [, edgeId] =
-    /^DNS:([a-z0-9-]{1,63})\.edge\.outport\.internal$/.exec(certificate.subjectAltName ?? '') ?? []
-  if (edgeId === undefined) return undefined
-  const publicKey = certificate.publicKey.export({ type: 'spki', format: 'pem' }).toString()
-  return { edgeId, publicKey }
-}
-
-/**
- * Makes what tells which edge a connection is of: by the certificate that it showed, read once for each connection.
- * @returns a function that takes a connection's socket; undefined for one that showed no trusted certificate of an edge
- */
-export function createEdgeReader(): (socket: object) => CertifiedEdge | undefined {
-  const read = new WeakMap<object, { readonly edge: CertifiedEdge | undefined }>()
-  return (socket) => {
-    const known = read.get(socket)
-    if (known !== undefined) return known.edge
-    const { authorized, getPeerX509Certificate } = socket as Partial<TLSSocket>
-    const certificate = authorized === true ? getPeerX509Certificate?.call(socket) : undefined
-    const edge = certificate && edgeOfCertificate(certificate)
-    read.set(socket, { edge })
-    return edge
-  }
 }
 
 /** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */

@@ -1,8 +1,11 @@
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { withoutOutport } from '../deploy/program.ts'
+import { blobPath } from '../../edge/cache/blob-files.ts'
+import type { Digest } from '../../shared/oci/digest.ts'
 import { callApi } from './api.ts'
 import { waitFor } from './clock.ts'
 import { freePort, isAlive, listening, stopProcess } from './processes.ts'
@@ -28,6 +31,8 @@ export interface Network {
   readonly internal: URL
   /** The value of a metric at an edge: the first that has this in its labels; NaN of none. */
   metric(edge: number, name: string, label?: string): Promise<number>
+  /** Whether an edge has this blob, proved and in its place: it costs the edge nothing. */
+  hasBlob(edge: number, digest: Digest): boolean
   /** Sends a signal to the process of an edge. */
   signal(edge: number, signal: NodeJS.Signals): void
   /** The running process; PostgreSQL is waited for, if the primary starts it again. @throws Error when there is none */
@@ -223,6 +228,8 @@ export async function startNetwork({
       admin,
       internal,
       metric,
+      hasBlob: (edge, digest) =>
+        existsSync(blobPath(join(folder, ids[edge] ?? '', 'edge'), digest)),
       pidOf,
       signal: (edge, signal) => void children.get(processNames[edge] ?? '')?.kill(signal),
       async kill(name) {

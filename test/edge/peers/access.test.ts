@@ -6,7 +6,7 @@ import { parseOciUrl } from '../../../shared/oci/paths.ts'
 import { parseRepositoryName } from '../../../shared/oci/reference.ts'
 import type { RosterEdge } from '../../../shared/replication/events.ts'
 import { createRegistries } from '../../../shared/upstream/registries.ts'
-import { edgeCertificateName } from '../../../shared/trust/pki.ts'
+import { edgeCertificateName } from '../../../shared/trust/edge-certificate.ts'
 import { createRosterEdge } from '../../kit/roster-edge.ts'
 
 const repository = parseRepositoryName('secret/app')

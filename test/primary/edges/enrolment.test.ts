@@ -8,7 +8,7 @@ import {
   type JoinAnswer,
   type JoinToken,
 } from '../../../shared/replication/enrolment.ts'
-import { edgeCertificateName } from '../../../shared/trust/pki.ts'
+import { edgeCertificateName } from '../../../shared/trust/edge-certificate.ts'
 import { fingerprintOf, openTrustList } from '../../../shared/trust/trust-list.ts'
 import { startAdmin, type Admin, type AdminAnswer } from '../../kit/admin.ts'
 
