@@ -1,6 +1,5 @@
 import { flushCompileCache } from 'node:module'
 import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { edgeSection } from '../edge/config.ts'
 import { primarySection } from '../primary/config.ts'
 import { loadConfig, type ConfigOf, type Fallbacks, type FileCheck } from '../shared/config/load.ts'
@@ -49,17 +48,12 @@ export function preload(name: ProgramName): void {
   loading.catch(() => undefined)
 }
 
-const loadPrimary = () => import('../primary/main.ts').then(tidied)
-const loadEdge = () => import('../edge/main.ts').then(tidied)
+const loadPrimary = () => import('../primary/main.ts').then(writeCompiled)
+const loadEdge = () => import('../edge/main.ts').then(writeCompiled)
 
-/** What is due once all is loaded, and would answer nobody for a while if it came when the program serves. */
-function tidied<Loaded>(loaded: Loaded): Loaded {
-  // A second or more, at a first start.
+/** A first start writes what it compiled before it serves: that takes a second or more, in which it would answer nobody. */
+function writeCompiled<Loaded>(loaded: Loaded): Loaded {
   flushCompileCache()
-  // Loading leaves twice as much garbage as code, and V8 would let the heap grow by what is there.
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as () => void
-  collect()
   return loaded
 }
 

@@ -89,6 +89,8 @@ export function createProofs({
   }
 }
 
+const readBytes = 2 ** 20
+
 /**
  * Reads a whole file and hashes it.
  * @param pause called after each read with its bytes; what it waits for holds the reading up
@@ -101,8 +103,8 @@ export async function isContentOf(
   const hash = hasher.start(algorithmOf(digest), reader.size)
   let ended = false
   try {
-    // Shared, so that the worker hashes it in place.
-    const buffer = Buffer.from(new SharedArrayBuffer(1024 * 1024))
+    // Shared, so that the worker hashes it in place. Most files are small, and there are very many of them.
+    const buffer = Buffer.from(new SharedArrayBuffer(Math.min(reader.size, readBytes)))
     for (let offset = 0; offset < reader.size;) {
       const bytes = await reader.read(buffer, offset)
       if (bytes === 0) return false
