@@ -127,6 +127,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   let incomplete: Set<string> | undefined
   /** Selections up to here are in `works`. */
   let readSeq = 0
+  /** What the log said while all is being read, which may not know it. */
+  let meanwhile = new Map<string, 'selected' | 'unselected'>()
   let again = false
   let reading: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
@@ -210,6 +212,7 @@ export function createWanted(deps: WantedDeps): Wanted {
   const read = async (): Promise<void> => {
     const seq = statements.cursor?.seq ?? 0
     const me = activeSelf()
+    meanwhile = new Map()
     rules = new Map(
       me === undefined
         ? []
@@ -220,7 +223,8 @@ export function createWanted(deps: WantedDeps): Wanted {
     guards = createGuards(rules.values())
     const selected = new Set<string>()
     for await (const selection of statements.selections()) {
-      if (want(selection)) selected.add(keyOf(selection))
+      const key = keyOf(selection)
+      if (meanwhile.get(key) !== 'unselected' && want(selection)) selected.add(key)
     }
     const isFor = me === undefined ? [] : await statements.preheats()
     for (const preheat of preheats.set(isFor.filter(({ edges }) => edges.includes(edgeId)))) {
@@ -228,7 +232,8 @@ export function createWanted(deps: WantedDeps): Wanted {
       rules.set(selection.ruleId, preheat.rule)
       if (want(selection)) selected.add(keyOf(selection))
     }
-    for (const key of roots.keys()) if (!selected.has(key)) forget(key)
+    for (const key of roots.keys())
+      if (!selected.has(key) && meanwhile.get(key) !== 'selected') forget(key)
     readSeq = Math.max(readSeq, seq)
     incomplete = undefined
     await deps.pin()
@@ -369,6 +374,8 @@ export function createWanted(deps: WantedDeps): Wanted {
     applied(events) {
       let isOther = false
       for (const { seq, fact } of events) {
+        if (fact.type === 'selected' || fact.type === 'unselected')
+          meanwhile.set(keyOf(fact), fact.type)
         if (fact.type === 'selected') tryAgain({ ...fact, seq, isHeld: false, isDemoted: false })
         else if (fact.type === 'unselected') forget(keyOf(fact))
         else if (fact.type === 'rule' || fact.type === 'rule-deleted') isOther = true

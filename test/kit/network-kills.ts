@@ -86,8 +86,10 @@ export async function killNetwork(
       await disturb(victim, random)
     }
   } finally {
-    await pushes.stop()
-    for (const watch of watches) await watch.stop()
+    const stops = [pushes, ...watches].map((each) => each.stop())
+    // All of them end, whatever one of them has seen.
+    await Promise.allSettled(stops)
+    await Promise.all(stops)
   }
   for (const edge of watched)
     await waitFor(`${edge.name} to be as it should`, () => moving.isCurrentAt(edge), {

@@ -28,9 +28,21 @@ import { isAlive } from '../../kit/processes.ts'
 
 const options = { startTimeoutMs: 60_000 }
 
+const ends = new WeakMap<TestContext, (() => unknown)[]>()
+
+/** Ends something when the test is over, before its folder goes: hooks run in the order in which they were added. */
+function atEnd(t: TestContext, end: () => unknown): void {
+  ends.get(t)?.push(end)
+}
+
 async function folder(t: TestContext): Promise<string> {
   const root = await mkdtemp(join(tmpdir(), 'outport-epg-'))
-  t.after(() => rm(root, { recursive: true, force: true }))
+  const own: (() => unknown)[] = []
+  ends.set(t, own)
+  t.after(async () => {
+    for (const end of own) await end()
+    await rm(root, { recursive: true, force: true })
+  })
   return join(root, 'postgres')
 }
 
@@ -62,14 +74,14 @@ test('it starts, keeps its records, syncs, listens on no network, and stops', as
   assert.equal(await withDatabase(first, settingOf('listen_addresses')), '')
   await first.stop(10_000)
   const second = await startEmbeddedPostgres({ folder: root, ...options })
-  t.after(() => second.stop(10_000))
+  atEnd(t, () => second.stop(10_000))
   await withDatabase(second, ({ records }) => sql`SELECT id FROM kept`.execute(records))
 })
 
 test('its secret and its socket are for its user alone, and the secret is in no argument', async (t) => {
   const root = await folder(t)
   const server = await startEmbeddedPostgres({ folder: root, ...options })
-  t.after(() => server.stop(10_000))
+  atEnd(t, () => server.stop(10_000))
   const { password, socketFolder } = server.address
   assert.equal((await stat(join(root, 'password'))).mode & 0o777, 0o600)
   assert.equal((await stat(socketFolder)).mode & 0o777, 0o700)
@@ -102,7 +114,7 @@ test('after its server was killed it starts again', async (t) => {
   await first.exited
   await database.close().catch(() => undefined)
   const second = await startEmbeddedPostgres({ folder: root, ...options })
-  t.after(() => second.stop(10_000))
+  atEnd(t, () => second.stop(10_000))
   await withDatabase(second, ({ records }) => sql`SELECT 1`.execute(records))
 })
 
