@@ -63,6 +63,7 @@ export function isLacking({ isHeld, isDemoted }: SelectionRecord): boolean {
 export const keys = {
   cursor: 'c!cursor',
   current: 'c!current',
+  freshFrom: 'c!fresh-from',
   stream: (stream: string) => `s!${stream}`,
   revoked: (subject: string) => `v!${subject}`,
   unlisted: (digest: string) => `k!${digest}`,

@@ -97,6 +97,10 @@ export interface Statements {
   readonly currentAt: number
   /** Remembers that it is so now. */
   markCurrent(at: number): void
+  /** When what is recorded last began to be answered without asking, in epoch ms; it survives a restart. */
+  readonly freshFrom: number
+  /** Remembers that it begins now. */
+  markFreshFrom(at: number): void
   streams(): readonly EventStream[]
   /** Whether its state is that of the log; else a snapshot has to come. */
   knows(stream: EventStream): boolean
@@ -188,6 +192,7 @@ export async function openStatements(
   let cursor = readCursor(level.getSync(keys.cursor))
   let currentAt = Number(level.getSync(keys.current) ?? 0)
   let writtenAt = currentAt
+  let freshFrom = Number(level.getSync(keys.freshFrom) ?? 0)
   const records = new Map<EventStream, StreamRecord>()
   for await (const [key, value] of level.iterator({ gt: 's!', lt: 's"' })) {
     const stream = streamOfText(key.slice('s!'.length))
@@ -447,6 +452,13 @@ export async function openStatements(
       if (at - writtenAt < currentEveryMs) return
       writtenAt = at
       level.put(keys.current, at).catch(ignore)
+    },
+    get freshFrom() {
+      return freshFrom
+    },
+    markFreshFrom(at) {
+      freshFrom = at
+      level.put(keys.freshFrom, at).catch(ignore)
     },
     streams: () => [...records.keys()],
     knows(stream) {

@@ -161,7 +161,10 @@ export function createTags(deps: TagsDeps): Tags {
         !said.isGuarded &&
         before !== undefined &&
         (digest !== undefined || before.checkedAt > currentAt)
+      // The log may tell of what was before that by and by: no tag goes back.
+      const isLast = isLater && digest !== undefined && before.checkedAt > said.freshFrom
       const stale =
+        (isLast ? await staleOf(origin, before, maxStaleMs) : undefined) ??
         (await staleOf(origin, last, maxStaleMs)) ??
         (await staleOf(origin, isLater ? before : undefined, maxStaleMs))
       if (stale === undefined) throw error

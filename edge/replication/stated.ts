@@ -19,6 +19,8 @@ export interface StatedTag {
   readonly isGuarded: boolean
   /** When it was so, in epoch ms. */
   readonly currentAt: number
+  /** When it last began to be answered without asking, in epoch ms: what was heard later was answered later. */
+  readonly freshFrom: number
   /** Milliseconds since then, beyond which it is not answered without being asked for. */
   readonly maxStaleMs: number
 }
@@ -78,11 +80,20 @@ export function createStated({
     return { digest: last ?? statements.heldTag(projectId, repositoryId, tag), isEarly: true }
   }
 
+  let wasFresh = false
+  /** The upstream is asked outside the lease alone: who asks looks here before, and so do all who are answered. */
+  const lookFresh = (): boolean => {
+    const isFresh = freshness.isFresh()
+    if (isFresh && !wasFresh) statements.markFreshFrom(now())
+    wasFresh = isFresh
+    return isFresh
+  }
+
   return {
     tag({ upstream: of, repository, project: projectId }, tag) {
       if (of !== upstream || projectId === undefined) return undefined
       const project = statements.project(projectId)
-      const isFresh = freshness.isFresh()
+      const isFresh = lookFresh()
       const currentAt = isFresh ? now() : statements.currentAt
       if (statements.isGone(projectId))
         return {
@@ -91,6 +102,7 @@ export function createStated({
           isEarly: false,
           isGuarded: false,
           currentAt,
+          freshFrom: statements.freshFrom,
           maxStaleMs: 0,
         }
       if (project === undefined) return undefined
@@ -99,6 +111,7 @@ export function createStated({
         ...whichOf(place, repository, tag),
         isFresh,
         currentAt,
+        freshFrom: statements.freshFrom,
         isGuarded: isGuarded(repository, tag, Infinity),
         maxStaleMs: project.public ? Infinity : privateStaleMs,
       }

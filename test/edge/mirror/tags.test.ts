@@ -165,6 +165,7 @@ describe('where the log of the upstream is followed', () => {
     isEarly: false,
     isGuarded: false,
     currentAt: 0,
+    freshFrom: 0,
     maxStaleMs: Infinity,
     ...said,
   })
@@ -188,6 +189,24 @@ describe('where the log of the upstream is followed', () => {
     state.said = saying(two, { isGuarded: true })
     asked[1]?.resolve(two)
     assert.deepEqual(await later, { digest: two, staleMs: undefined })
+  })
+
+  test('in an outage its word counts less than what was heard since it was last whole: a log that catches up says what was', async () => {
+    const { clock, state, asked, tags } = createStand()
+    state.said = saying(one, { currentAt: clock.now(), freshFrom: clock.now() })
+    clock.advance(1000)
+    const heard = tags.resolve(origin, tag)
+    asked[0]?.resolve(two)
+    assert.deepEqual(await heard, { digest: two, staleMs: undefined })
+    clock.advance(1000)
+    const cutOff = tags.resolve(origin, tag)
+    asked[1]?.reject(away)
+    assert.equal((await cutOff)?.digest, two)
+    // It was whole since, and answered by: what was heard before is older than that.
+    state.said = saying(one, { currentAt: clock.now(), freshFrom: clock.now() })
+    const later = tags.resolve(origin, tag)
+    asked[2]?.reject(away)
+    assert.equal((await later)?.digest, one)
   })
 
   test('what it said was deleted is not answered from what was heard before', async () => {
