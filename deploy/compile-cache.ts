@@ -2,9 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { enableCompileCache } from 'node:module'
 import { join, resolve } from 'node:path'
 
-/**
- * Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU.
- */
+/** Where compiled code is kept: in the data folder, which nobody else can write. It spares a start a third of its CPU. */
 export function compileCacheOf(data: string): string {
   return join(data, 'compile-cache')
 }

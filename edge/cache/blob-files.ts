@@ -81,7 +81,7 @@ export function isPartName(name: string): name is PartName {
 }
 
 /** Where a blob lies, proved, under the folder of all of them. */
-export function blobPath(root: string, digest: Digest): string {
+export function blobFile(root: string, digest: Digest): string {
   const encoded = encodedOf(digest)
   return join(root, 'blobs', algorithmOf(digest), encoded.slice(0, 2), encoded)
 }
@@ -90,7 +90,7 @@ export function blobPath(root: string, digest: Digest): string {
 export async function openBlobFiles(root: string): Promise<BlobFiles> {
   const [blobs, parts] = [join(root, 'blobs'), join(root, 'parts')]
   for (const folder of [blobs, parts]) await makeFolder(folder)
-  const pathOf = (digest: Digest) => blobPath(root, digest)
+  const pathOf = (digest: Digest) => blobFile(root, digest)
   const linksOf = (digest: Digest) => `${pathOf(digest)}.links`
   const createPart = async (digest: Digest): Promise<PartFile> => {
     const unique = randomBytes(8).toString('hex')

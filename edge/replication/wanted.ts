@@ -127,8 +127,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   let incomplete: Set<string> | undefined
   /** Selections up to here are in `works`. */
   let readSeq = 0
-  /** What the log said while all is being read, which may not know it. */
-  let meanwhile = new Map<string, 'selected' | 'unselected'>()
+  /** What the log says while selections are read, which may not know it. */
+  let meanwhile: Map<string, 'selected' | 'unselected'> | undefined
   let again = false
   let reading: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
@@ -212,7 +212,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   const read = async (): Promise<void> => {
     const seq = statements.cursor?.seq ?? 0
     const me = activeSelf()
-    meanwhile = new Map()
+    const said = new Map<string, 'selected' | 'unselected'>()
+    meanwhile = said
     rules = new Map(
       me === undefined
         ? []
@@ -224,7 +225,7 @@ export function createWanted(deps: WantedDeps): Wanted {
     const selected = new Set<string>()
     for await (const selection of statements.selections()) {
       const key = keyOf(selection)
-      if (meanwhile.get(key) !== 'unselected' && want(selection)) selected.add(key)
+      if (said.get(key) !== 'unselected' && want(selection)) selected.add(key)
     }
     const isFor = me === undefined ? [] : await statements.preheats()
     for (const preheat of preheats.set(isFor.filter(({ edges }) => edges.includes(edgeId)))) {
@@ -233,7 +234,8 @@ export function createWanted(deps: WantedDeps): Wanted {
       if (want(selection)) selected.add(keyOf(selection))
     }
     for (const key of roots.keys())
-      if (!selected.has(key) && meanwhile.get(key) !== 'selected') forget(key)
+      if (!selected.has(key) && said.get(key) !== 'selected') forget(key)
+    meanwhile = undefined
     readSeq = Math.max(readSeq, seq)
     incomplete = undefined
     await deps.pin()
@@ -375,7 +377,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       let isOther = false
       for (const { seq, fact } of events) {
         if (fact.type === 'selected' || fact.type === 'unselected')
-          meanwhile.set(keyOf(fact), fact.type)
+          meanwhile?.set(keyOf(fact), fact.type)
         if (fact.type === 'selected') tryAgain({ ...fact, seq, isHeld: false, isDemoted: false })
         else if (fact.type === 'unselected') forget(keyOf(fact))
         else if (fact.type === 'rule' || fact.type === 'rule-deleted') isOther = true

@@ -95,7 +95,7 @@ export function issueEdgeCertificate(
   }: { readonly edgeId: string; readonly publicKey: string; readonly now: Date },
 ): string {
   const issuer = forge.pki.certificateFromPem(ca.cert)
-  const cert = startCertificate({ publicKey: readPublicKey(publicKey), days: edgeDays, now })
+  const cert = startCertificate({ publicKey: publicKeyOf(publicKey), days: edgeDays, now })
   cert.setSubject([...organisation, commonNameOf(edgeId)])
   cert.setIssuer(issuer.subject.attributes)
   cert.setExtensions([
@@ -157,17 +157,9 @@ function signerOf(key: KeyObject): forge.pki.rsa.PrivateKey {
   return { sign } as unknown as forge.pki.rsa.PrivateKey
 }
 
-function publicKeyOf(key: KeyObject): forge.pki.rsa.PublicKey {
-  return forgePublicKey(createPublicKey(key))
-}
-
-/** Read by node:crypto, since it came over a network; forge gets its two numbers. */
-function readPublicKey(pem: string): forge.pki.rsa.PublicKey {
-  return forgePublicKey(createPublicKey(pem))
-}
-
-function forgePublicKey(key: KeyObject): forge.pki.rsa.PublicKey {
-  const { n, e } = key.export({ format: 'jwk' })
+/** @param key private, or a public one's PEM: read by node:crypto, since it came over a network; forge gets its two numbers */
+function publicKeyOf(key: KeyObject | string): forge.pki.rsa.PublicKey {
+  const { n, e } = createPublicKey(key).export({ format: 'jwk' })
   return forge.pki.setRsaPublicKey(bigInteger(n), bigInteger(e))
 }
 

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { withoutOutport } from '../deploy/program.ts'
-import { blobPath } from '../../edge/cache/blob-files.ts'
+import { blobFile } from '../../edge/cache/blob-files.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { callApi } from './api.ts'
 import { waitFor } from './clock.ts'
@@ -229,7 +229,7 @@ export async function startNetwork({
       internal,
       metric,
       hasBlob: (edge, digest) =>
-        existsSync(blobPath(join(folder, ids[edge] ?? '', 'edge'), digest)),
+        existsSync(blobFile(join(folder, ids[edge] ?? '', 'edge'), digest)),
       pidOf,
       signal: (edge, signal) => void children.get(processNames[edge] ?? '')?.kill(signal),
       async kill(name) {
