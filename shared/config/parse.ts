@@ -1,4 +1,3 @@
-import { Value } from 'typebox/value'
 import type { OptionSchema } from './options.ts'
 import { didYouMean } from './problems.ts'
 import { isRecord } from './record.ts'
@@ -104,17 +103,32 @@ function leafProblem(schema: OptionSchema, value: unknown): string | undefined {
     if (typeof value === 'string' && schema.enum.includes(value)) return undefined
     return `must be ${schema.enum.map((word) => `'${word}'`).join(' or ')}`
   }
-  const { default: _default, ...constraints } = schema
-  const error = Value.Errors(constraints, value)[0]
-  if (error === undefined) return undefined
+  const broken = brokenKeyword(schema, value)
+  if (broken === undefined) return undefined
   if (schema.form !== undefined) return `must be ${schema.form}`
   if (schema.unit !== undefined && value === undefined)
     return `must be ${unitExamples[schema.unit]}`
-  if (error.keyword === 'minimum') return `must be at least ${showNumber(schema, schema.minimum)}`
-  if (error.keyword === 'maximum') return `must be at most ${showNumber(schema, schema.maximum)}`
-  if (error.keyword === 'type') return `must be ${typeNames[schema.type ?? ''] ?? 'something else'}`
-  if (error.keyword === 'minLength') return 'must not be empty'
-  return error.message
+  if (broken === 'minimum') return `must be at least ${showNumber(schema, schema.minimum)}`
+  if (broken === 'maximum') return `must be at most ${showNumber(schema, schema.maximum)}`
+  if (broken === 'type') return `must be ${typeNames[schema.type ?? ''] ?? 'something else'}`
+  if (broken === 'minLength') return 'must not be empty'
+  return `must match ${schema.pattern ?? ''}`
+}
+
+/** The first JSON Schema keyword that a leaf's value does not keep, of those that `options.ts` writes. */
+function brokenKeyword(
+  { type, minLength = 0, pattern, minimum = -Infinity, maximum = Infinity }: OptionSchema,
+  value: unknown,
+): 'type' | 'minLength' | 'pattern' | 'minimum' | 'maximum' | undefined {
+  if (typeof value === 'string') {
+    if (type !== 'string') return 'type'
+    if (value.length < minLength) return 'minLength'
+    return pattern === undefined || new RegExp(pattern, 'u').test(value) ? undefined : 'pattern'
+  }
+  if (typeof value === 'boolean') return type === 'boolean' ? undefined : 'type'
+  if (typeof value !== 'number' || type !== 'integer' || !Number.isInteger(value)) return 'type'
+  if (value < minimum) return 'minimum'
+  return value > maximum ? 'maximum' : undefined
 }
 
 function showNumber({ unit }: OptionSchema, value: number | undefined): string {

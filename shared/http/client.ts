@@ -2,11 +2,12 @@ import { Agent as HttpAgent, type ClientRequestArgs } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
 import type { Duplex } from 'node:stream'
 import got, { RequestError } from 'got'
-import { Agent as BulkAgent, type Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import { createDoor, targetOf, type Door, type DoorOptions } from './door.ts'
 import { ForbiddenAddressError } from './guard.ts'
 import { ProxyError } from './proxy.ts'
 import { createTurns } from './turns.ts'
+import { BulkAgent } from './undici.ts'
 
 export interface HttpClientOptions extends DoorOptions {
   /** Connections to one origin; requests beyond them wait as long as for headers. */

@@ -1,9 +1,10 @@
 import { isIP, type LookupFunction, type Socket } from 'node:net'
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import { LRUCache } from 'lru-cache'
-import { buildConnector } from 'undici'
+import type { buildConnector } from 'undici'
 import { hostOf, portOf, type Guard, type GuardTarget } from './guard.ts'
 import { openTunnel, type ChooseProxy } from './proxy.ts'
+import { createConnector } from './undici.ts'
 
 export interface DoorOptions {
   /** Asked for every connection. */
@@ -68,7 +69,7 @@ export function createDoor(options: DoorOptions & { readonly connectTimeoutMs: n
     const key = JSON.stringify([target.host, target.port])
     const known = connectors.get(key)
     if (known !== undefined) return known
-    const connector = buildConnector({
+    const connector = createConnector({
       allowH2: false,
       timeout: connectTimeoutMs,
       ...optionsFor(target),

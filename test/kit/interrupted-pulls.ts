@@ -40,6 +40,8 @@ export async function pullUntilKilled(
   const client = up.client('edge')
   const delivered = () => upstream.delivered(blob.digest).bytes
   const before = delivered()
+  // However late the kill comes, no pull may be over: nobody gets the last byte before it.
+  const release = upstream.fault({ digest: blob.digest }, { stallAt: blob.bytes.length - 1 })
   const isCut = (headers: Readonly<Record<string, string>>): Promise<boolean> =>
     client.request('GET', path, { headers }).then(
       () => false,
@@ -51,6 +53,8 @@ export async function pullUntilKilled(
   })
   await kill()
   assert.deepEqual(await cut, [true, true], 'a pull was over before the kill')
+  release()
+  await waitFor('the upstream to see its connections end', () => upstream.connections() === 0)
 }
 
 /** Pulls a blob through the edge, and a range of it, and compares every byte. */
