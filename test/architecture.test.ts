@@ -116,7 +116,7 @@ const packageHomes: readonly {
   },
   {
     packages: /^(?:got|undici)$/,
-    homes: /^shared\/http\/(?:client|door)\.ts$|^shared\/upstream\//,
+    homes: /^shared\/http\/(?:client|door|undici)\.ts$|^shared\/upstream\//,
     reason: 'every outbound connection passes the connect-time guard',
   },
   {

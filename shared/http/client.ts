@@ -2,12 +2,11 @@ import { Agent as HttpAgent, type ClientRequestArgs } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
 import type { Duplex } from 'node:stream'
 import got, { RequestError } from 'got'
-import type { Dispatcher } from 'undici'
 import { createDoor, targetOf, type Door, type DoorOptions } from './door.ts'
 import { ForbiddenAddressError } from './guard.ts'
 import { ProxyError } from './proxy.ts'
 import { createTurns } from './turns.ts'
-import { BulkAgent } from './undici.ts'
+import { BulkAgent, type BulkDispatcher } from './undici.ts'
 
 export interface HttpClientOptions extends DoorOptions {
   /** Connections to one origin; requests beyond them wait as long as for headers. */
@@ -175,7 +174,7 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
 }
 
 /** A guarded undici agent for bulk bytes, HTTP/1.1 with several connections. The caller closes it. */
-export function createBulkAgent(options: HttpClientOptions): Dispatcher {
+export function createBulkAgent(options: HttpClientOptions): BulkDispatcher {
   const { maxSockets, connectTimeoutMs, headersTimeoutMs, stallMs } = { ...defaults, ...options }
   const door = createDoor({ ...options, connectTimeoutMs })
   return new BulkAgent({

@@ -1,5 +1,5 @@
-import type { Dispatcher } from 'undici'
 import { asHttpError } from '../http/client.ts'
+import type { BulkDispatcher } from '../http/undici.ts'
 import { SourceError, type OpenedSource, type SourceRequest } from '../stream/blob-source.ts'
 import { formatRange, parseContentRange } from '../stream/range.ts'
 import type { Access, Authenticator } from './bearer.ts'
@@ -15,7 +15,7 @@ export interface BlobTarget {
 }
 
 export interface BlobFetchDeps {
-  readonly dispatcher: Dispatcher
+  readonly dispatcher: BulkDispatcher
   readonly authenticator: Authenticator
   readonly onBytes: (count: number) => void
 }
@@ -52,7 +52,11 @@ export async function openBlobAt(
   }
 }
 
-function createLine(name: string, dispatcher: Dispatcher, signal: AbortSignal): Line<BulkResponse> {
+function createLine(
+  name: string,
+  dispatcher: BulkDispatcher,
+  signal: AbortSignal,
+): Line<BulkResponse> {
   return {
     async send(url, own) {
       const headers = { 'accept-encoding': 'identity', 'user-agent': 'outport', ...own }

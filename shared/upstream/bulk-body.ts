@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
-import type { Dispatcher } from 'undici'
 import { HttpError, joinHeaders } from '../http/client.ts'
+import type { BulkDispatcher } from '../http/undici.ts'
 import { freeChunk } from '../stream/free-chunk.ts'
 import type { AnswerHead } from './exchange.ts'
 
@@ -28,7 +28,7 @@ export interface UpgradeRequest {
  * the socket waits while nobody reads.
  */
 export function requestBulk(
-  dispatcher: Dispatcher,
+  dispatcher: BulkDispatcher,
   url: URL,
   request: {
     readonly method: 'GET' | 'HEAD'

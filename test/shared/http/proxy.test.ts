@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net'
 import { describe, test, type TestContext } from 'node:test'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { inspect } from 'node:util'
+import { request, type Dispatcher } from 'undici'
 import {
   asHttpError,
   createBulkAgent,
@@ -165,7 +166,7 @@ function createWays(
   })
   const byGot = async (at: URL) => (await client.request(at)).body.toString()
   const byUndici = async (at: URL) => {
-    const answer = await dispatcher.request({ origin: at.origin, path: '/', method: 'GET' })
+    const answer = await request(at.origin, { dispatcher: dispatcher as Dispatcher })
     return answer.body.text()
   }
   return {
