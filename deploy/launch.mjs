@@ -24,6 +24,20 @@ const mallocVariables = {
 // V8's young generation may take 96 MB, which a start alone fills and nothing gives back: half of that is enough.
 const nodeOptions = '--max-semi-space-size=16'
 
+/**
+ * Where compiled code is kept: beside the code, as trusted as that is, and from the first file on. Where nobody may
+ * write there, the programs keep what they load in their data folder.
+ */
+function compiledCode() {
+  const modules = join(here, '../node_modules')
+  try {
+    accessSync(modules, files.W_OK)
+    return { NODE_COMPILE_CACHE: join(modules, '.cache/outport') }
+  } catch {
+    return {}
+  }
+}
+
 function fail(message) {
   console.error(`outport: ${message}`)
   process.exit(1)
@@ -80,6 +94,7 @@ const node = findNode()
 const args = [...process.execArgv, ...program()]
 const env = {
   ...mallocVariables,
+  ...compiledCode(),
   ...process.env,
   // What is given comes last, and counts: by a user, or by a program that was started so itself.
   NODE_OPTIONS: [nodeOptions, process.env.NODE_OPTIONS?.replace(nodeOptions, '').trim()]

@@ -21,9 +21,12 @@ export type StartProgram = (
 
 /** Starts a program; its code is loaded only now, unless `preload` was called before. */
 export const startProgram: StartProgram = async (name, config, deps) => {
+  const start = await (name === 'primary'
+    ? loadPrimary().then(({ startPrimary }) => startPrimary)
+    : loadEdge().then(({ startEdge }) => startEdge))
+  // Only now: code that was compiled and kept under other flags is thrown away.
   tuneCompiler()
-  if (name === 'primary') return (await loadPrimary()).startPrimary(config, deps)
-  return (await loadEdge()).startEdge(config, deps)
+  return start(config, deps)
 }
 
 /**

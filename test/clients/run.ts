@@ -23,8 +23,6 @@ const child = spawn(
   {
     stdio: 'inherit',
     cwd: root,
-    // Each of the many programs that start spares a third of its start.
-    env: { NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/outport-tests'), ...process.env },
   },
 )
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { cp } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { describe, test, type TestContext } from 'node:test'
 import { waitFor } from '../kit/clock.ts'
 import { tempFolder } from '../kit/temp.ts'
@@ -17,6 +18,7 @@ interface Said {
   readonly version: string
   readonly rest: readonly string[]
   readonly malloc: readonly string[]
+  readonly NODE_COMPILE_CACHE?: string
   readonly OUTPORT_LAUNCHER?: string
 }
 
@@ -28,6 +30,7 @@ function oldNode(): string | undefined {
   return /^v(?:18|20|22)\./.test(stdout) ? node : undefined
 }
 
+const root = resolve(import.meta.dirname, '../..')
 const old = oldNode()
 const launchers: Readonly<Record<string, Launcher>> = {
   'becoming the program': {},
@@ -59,6 +62,14 @@ for (const [name, launcher] of Object.entries(launchers)) {
     test('sets the malloc variables, except those that are set', async (t) => {
       const program = launch(t, ['code'], { MALLOC_TOP_PAD_: '65536' })
       assert.deepEqual((await said(program)).malloc, ['65536', '33554432'])
+    })
+
+    test('has what is compiled kept beside the code, unless the user says where', async (t) => {
+      const kept = async (where: string | undefined) =>
+        (await said(launch(t, ['code'], { NODE_COMPILE_CACHE: where }))).NODE_COMPILE_CACHE
+      assert.equal(await kept(undefined), join(root, 'node_modules/.cache/outport'))
+      const chosen = join(await tempFolder(t), 'chosen')
+      assert.equal(await kept(chosen), chosen)
     })
 
     test('passes SIGTERM to itself alone on, and the code behind it back', async (t) => {
@@ -100,6 +111,18 @@ for (const [name, launcher] of Object.entries(launchers)) {
     })
   })
 }
+
+test('where nothing can be kept beside the code, the programs are left to keep it themselves', async (t) => {
+  const folder = await tempFolder(t)
+  await cp(join(root, 'deploy/launch.mjs'), join(folder, 'deploy/launch.mjs'))
+  const program = startProgram(
+    t,
+    [join(folder, 'deploy/launch.mjs'), '--run', join(root, 'test/deploy/launched.ts'), 'code'],
+    { env: { NODE_COMPILE_CACHE: undefined } },
+  )
+  assert.equal(await program.ended(), 5)
+  assert.doesNotMatch(program.stdout(), /NODE_COMPILE_CACHE/)
+})
 
 test('--run without a file is refused in one line', async (t) => {
   const program = startProgram(t, ['deploy/launch.mjs', '--run'])

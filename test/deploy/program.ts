@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import type { TestContext } from 'node:test'
 import { waitFor } from '../kit/clock.ts'
 
@@ -18,7 +18,7 @@ export interface Program {
 }
 
 interface ProgramOptions {
-  readonly env?: Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string | undefined>>
   readonly cwd?: string
   /** The interpreter; this test's own Node if left out. */
   readonly node?: string
@@ -30,7 +30,7 @@ interface ProgramOptions {
   readonly input?: string
 }
 
-/** Starts a file of the repository; it is killed when the test is over. */
+/** Starts a file, by its path in the repository; it is killed when the test is over. */
 export function startProgram(
   t: TestContext,
   [file, ...args]: readonly [string, ...string[]],
@@ -43,7 +43,7 @@ export function startProgram(
     input = '',
   }: ProgramOptions = {},
 ): Program {
-  const child = spawn(node, [...nodeOptions, join(root, file), ...args], {
+  const child = spawn(node, [...nodeOptions, resolve(root, file), ...args], {
     cwd,
     env: { ...withoutOutport(process.env), ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
