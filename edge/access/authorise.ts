@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import type { TokenClaims, TokenVerifier } from '../../shared/auth/token.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { OciPath } from '../../shared/oci/paths.ts'
@@ -141,7 +141,7 @@ type From = Omit<EdgeCaller, 'authorization'>
 function createLogins({ verifier, relay, isRevoked, decisions, decisionTtlMs }: AuthoriseDeps) {
   // Credentials are never kept: an entry is found by a keyed hash that means nothing to another process.
   const secret = randomBytes(32)
-  const remembered = new LRUCache<string, TokenClaims>({ max: decisions, ttl: decisionTtlMs })
+  const remembered = createLru<string, TokenClaims>({ max: decisions, ttl: decisionTtlMs })
 
   const logIn = async (
     authorization: string | undefined,

@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import { isAnonymous, parseBasic } from '../../shared/auth/basic.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { OciPath } from '../../shared/oci/paths.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
@@ -33,7 +33,7 @@ export function createPassthroughAccess({
 }: PassthroughDeps): Authorise {
   // Credentials are never kept: an entry is found by a keyed hash that means nothing to another process.
   const secret = randomBytes(32)
-  const granted = new LRUCache<string, true>({
+  const granted = createLru<string, true>({
     max: decisions,
     ttl: Math.min(decisionTtlMs, longestDecisionMs),
   })

@@ -1,10 +1,10 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import type { BasicCredentials } from '../../shared/auth/basic.ts'
 import type { Passwords } from '../../shared/auth/passwords.ts'
 import { readAccountReach, type AccountReach } from '../../shared/auth/project-set.ts'
 import type { TokenClaims } from '../../shared/auth/token.ts'
 import type { CacheIndex } from '../cache/cache-index.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 
 /** An account whose log-in the primary took, and what it said of it then. */
 export interface SeenAccount {
@@ -63,11 +63,11 @@ const clockSlackMs = 60_000
 export function createSeenLogIns({ index, passwords, graceMs, now }: SeenLogInsDeps): SeenLogIns {
   const kept = readKept(index.document(documentName))
   const pepper = kept?.pepper ?? randomBytes(32).toString('base64')
-  const seen = new LRUCache<string, SeenLogIn>({ max: maxAccounts })
+  const seen = createLru<string, SeenLogIn>({ max: maxAccounts })
   for (const logIn of kept?.logIns ?? []) seen.set(logIn.name, logIn)
   // What was derived once in this process is not derived again: a thousand machines share a robot.
   const processKey = randomBytes(32)
-  const proved = new LRUCache<string, string>({ max: maxAccounts })
+  const proved = createLru<string, string>({ max: maxAccounts })
   let isWritten = true
   let timer: NodeJS.Timeout | undefined
 

@@ -1,6 +1,6 @@
-import { LRUCache } from 'lru-cache'
 import { createOpenFiles } from '../../shared/files/open-files.ts'
 import type { OpenedSink } from '../../shared/fill/sink.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import { algorithmOf, digestOf, type Digest } from '../../shared/oci/digest.ts'
 import type { BlobHandle } from '../../shared/stream/blob-handle.ts'
 import { createHasher, type Hasher } from '../../shared/stream/hasher.ts'
@@ -137,7 +137,7 @@ export async function createCachedBlobs({
   const held = await index.listHeld()
   const total = { bytes: held.reduce((sum, { bytes }) => sum + bytes, 0), count: held.length }
   const opened = createOpenFiles(openFiles)
-  const unwritten = new LRUCache<string, Link>({ max: rememberedLinks })
+  const unwritten = createLru<string, Link>({ max: rememberedLinks })
 
   /** Does without what the disk refuses, and tells of it. @returns whether it worked */
   const unlessDiskFails = async (write: () => Promise<void>): Promise<boolean> => {

@@ -1,5 +1,5 @@
 import { Level, type BatchOperation } from 'level'
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import {
   projectOfStream,
@@ -207,7 +207,7 @@ export async function openStatements(
     unlisted.set(key.slice('k!'.length) as Digest, value as number)
   let generations = Math.max(0, ...[...records.values()].map(({ generation }) => generation))
 
-  const hot = new LRUCache<string, { readonly value: unknown }>({ max: hotRecords })
+  const hot = createLru<string, { readonly value: unknown }>({ max: hotRecords })
   const projectStream = (projectId: number): EventStream => `project:${projectId}`
   const prefixOf = (stream: EventStream): string | undefined => {
     const record = records.get(stream)

@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache'
 import { createPieceProof, type PieceProof } from '../../shared/fill/piece-proof.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { parsePieceList } from '../../shared/replication/piece-list.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
@@ -38,7 +38,7 @@ export function createPieceLists({
   waitMs,
   onUseless,
 }: PieceListsDeps): PieceLists {
-  const distrusted = new LRUCache<Digest, true>({ max: 10_000 })
+  const distrusted = createLru<Digest, true>({ max: 10_000 })
   const late = new SourceError('unavailable', 'it does not come')
   return {
     async proofOf(origin, digest, read) {

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 import { isDigest, type Digest } from '../../shared/oci/digest.ts'
 import type { RepositoryName } from '../../shared/oci/reference.ts'
 import type { CachedBlobs } from '../cache/blobs.ts'
@@ -43,7 +43,7 @@ interface NamedDigests {
 const rememberedManifests = 20_000
 
 export function createPins({ pins, roots, index, blobs, onDiskFailed }: PinsDeps): Pins {
-  const known = new LRUCache<Digest, NamedDigests>({ max: rememberedManifests })
+  const known = createLru<Digest, NamedDigests>({ max: rememberedManifests })
   let running: Promise<void> | undefined
   let again = false
 

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Descriptor } from '../../shared/oci/manifest.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
@@ -57,9 +57,9 @@ const maxPlatforms = 100
 
 export function createPrefetch(deps: PrefetchDeps): Prefetch {
   const { modeOf } = deps
-  const platformOf = new LRUCache<Digest, string>({ max: rememberedChildren })
+  const platformOf = createLru<Digest, string>({ max: rememberedChildren })
   /** What came and was given to nobody yet: a HEAD of a tag brings its manifest too, and is no pull. */
-  const unserved = new LRUCache<string, true>({ max: rememberedManifests })
+  const unserved = createLru<string, true>({ max: rememberedManifests })
   const lately = createLately(deps)
   const waiting = new Map<string, Job>()
   const running = new Set<Promise<void>>()

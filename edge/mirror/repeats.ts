@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
-import { LRUCache } from 'lru-cache'
 import { clientAddressOf } from '../../shared/http/forwarded.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 
 /**
@@ -19,7 +19,7 @@ const rememberedMs = 600_000
 const remembered = 10_000
 
 export function createRepeats(): Repeats {
-  const last = new LRUCache<string, true>({ max: remembered, ttl: rememberedMs })
+  const last = createLru<string, true>({ max: remembered, ttl: rememberedMs })
   // Parts of one blob, which containerd fetches one by one, are no repetition.
   const keyOf = (request: IncomingMessage, digest: Digest): string =>
     `${clientAddressOf(request)} ${digest} ${request.headers.range ?? ''}`

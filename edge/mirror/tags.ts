@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
 import type { UpstreamRequest } from '../../shared/upstream/fetch.ts'
@@ -82,7 +82,7 @@ export function createTags(deps: TagsDeps): Tags {
   const { rules, find, stated, ask, hold, isHeld, savingMs, onStale, now } = deps
   const askOnce = createShare<Digest | undefined>()
   /** When the upstream last said no to what its log had named. */
-  const deniedAt = new LRUCache<string, number>({ max: rememberedDenials })
+  const deniedAt = createLru<string, number>({ max: rememberedDenials })
 
   // A negative age is a clock that was set back: it says nothing about the tag.
   const isFresh = (ageMs: number, ttlMs: number): boolean => ageMs >= 0 && ageMs < ttlMs

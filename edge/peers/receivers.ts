@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 
 /** Who has asked this edge for what lately: they hold it, or are receiving it. */
 export interface Receivers {
@@ -23,7 +23,7 @@ const rememberedMs = 600_000
 const namedAtOnce = 3
 
 export function createReceivers(): Receivers {
-  const byWhat = new LRUCache<string, Map<string, Receiver>>({
+  const byWhat = createLru<string, Map<string, Receiver>>({
     max: maxAsked,
     ttl: rememberedMs,
     updateAgeOnGet: true,

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../../shared/memory/lru.ts'
 import { SourceError } from '../../shared/stream/blob-source.ts'
 
 /** Remembers for a while what an upstream did not have or refused, so that it is not asked again and again. */
@@ -15,7 +15,7 @@ export interface Refused {
 const maxRefusals = 10_000
 
 export function createRefused(): Refused {
-  const refusals = new LRUCache<string, SourceError | 'absent'>({ max: maxRefusals })
+  const refusals = createLru<string, SourceError | 'absent'>({ max: maxRefusals })
   const note = (key: string, ttlMs: number, refusal: SourceError | 'absent'): void => {
     // To lru-cache a life of 0 is one without end.
     if (ttlMs > 0) refusals.set(key, refusal, { ttl: ttlMs })

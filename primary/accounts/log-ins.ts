@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import type { BasicCredentials } from '../../shared/auth/basic.ts'
 import { isAcceptablePassword, type Passwords } from '../../shared/auth/passwords.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { accountKindOf, isExpired, type Account } from './account.ts'
 import type { FindAccount } from './find-account.ts'
@@ -59,7 +59,7 @@ export function createLogIns(deps: LogInsDeps): LogIns {
   const { findAccount, passwords, limit, now } = deps
   const key = randomBytes(32)
   /** When each was proved. */
-  const proved = new LRUCache<string, number>({ max: deps.cacheEntries ?? 10_000 })
+  const proved = createLru<string, number>({ max: deps.cacheEntries ?? 10_000 })
   const running = new Map<string, Promise<boolean>>()
 
   const isProved = (mark: string): boolean => {

@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache'
 import { ApiError } from '../../shared/api/errors.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import type { PullReport, PullReportAnswer } from '../../shared/replication/pulls.ts'
 import type { AppliedReport, PullReports } from '../store/pull-reports.ts'
 
@@ -28,7 +28,7 @@ interface Bucket {
 }
 
 export function createTakeReport({ reports, onApplied, now }: TakeReportsDeps): TakeReport {
-  const buckets = new LRUCache<string, Bucket>({ max: rememberedEdges })
+  const buckets = createLru<string, Bucket>({ max: rememberedEdges })
   const take = (edgeId: string): boolean => {
     const at = now()
     const bucket = buckets.get(edgeId) ?? { left: burst, at }

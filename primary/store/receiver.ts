@@ -1,8 +1,8 @@
 import { createHash, type Hash } from 'node:crypto'
 import { open, stat, type FileHandle } from 'node:fs/promises'
 import { finished, type Readable } from 'node:stream'
-import { LRUCache } from 'lru-cache'
 import { isMissing } from '../../shared/files/open-files.ts'
+import { createLru } from '../../shared/memory/lru.ts'
 import {
   algorithmOf,
   digestFromHex,
@@ -52,7 +52,7 @@ const rememberedUploads = 4096
 const readBytes = 1024 * 1024
 
 export function createReceiver({ pathOf, disk }: ReceiverDeps): Receiver {
-  const known = new LRUCache<BlobKey, Received>({ max: rememberedUploads })
+  const known = createLru<BlobKey, Received>({ max: rememberedUploads })
   const busy = new Set<BlobKey>()
 
   /** What is on disk counts: after a restart it is read once. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { isIPv6 } from 'node:net'
-import { LRUCache } from 'lru-cache'
+import { createLru } from '../memory/lru.ts'
 
 export interface LogInLimitOptions {
   /** Failed log-ins of one account from one address within the window. */
@@ -52,7 +52,7 @@ const edgeFactor = 10
  */
 export function createLogInLimit(options: LogInLimitOptions): LogInLimit {
   const { failures, windowMs, now } = options
-  const failed = new LRUCache<string, Window>({ max: options.maxEntries ?? 10_000 })
+  const failed = createLru<string, Window>({ max: options.maxEntries ?? 10_000 })
   const unsettled = new Map<string, Window>()
 
   const windowOf = (key: string, time: number): Window => {

@@ -4,9 +4,9 @@ import * as errors from 'jose/errors'
 import { SignJWT } from 'jose/jwt/sign'
 import { jwtVerify } from 'jose/jwt/verify'
 import { importJWK } from 'jose/key/import'
-import { LRUCache } from 'lru-cache'
 import { parseJson } from './json.ts'
 import type { Scope } from './scope.ts'
+import { createLru } from '../memory/lru.ts'
 
 /** The only signature algorithm: what a token's header says is compared with it, never followed. */
 const tokenAlgorithm = 'ES256'
@@ -124,7 +124,7 @@ interface Proved {
 export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
   const now = options.now ?? Date.now
   const isRevoked = options.isRevoked ?? (() => false)
-  const proved = new LRUCache<string, Proved>({ max: options.cacheEntries })
+  const proved = createLru<string, Proved>({ max: options.cacheEntries })
   const imported = new WeakMap<JWK, CryptoKey | Uint8Array>()
   // Gone with its connection: no token is kept longer than the request's own header could be.
   const lastOver = new WeakMap<object, { readonly token: string; readonly fingerprint: string }>()

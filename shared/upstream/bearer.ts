@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { LRUCache } from 'lru-cache'
 import { formatBasic } from '../auth/basic.ts'
 import { HttpError, type HttpClient, type HttpResponse } from '../http/client.ts'
+import { createLru } from '../memory/lru.ts'
 import { SourceError } from '../stream/blob-source.ts'
 import { parseChallenges, type Challenge } from './challenge.ts'
 import { errorOfHttp, errorOfStatus } from './outcome.ts'
@@ -58,9 +58,9 @@ const maxLifeMs = 3_600_000
 const tokenMaxBytes = 64 * 1024
 
 export function createAuthenticator({ entry, http, now }: AuthenticatorDeps): Authenticator {
-  const tokens = new LRUCache<string, Token>({ max: 4096 })
+  const tokens = createLru<string, Token>({ max: 4096 })
   /** What an access was challenged for the last time: the key of its token. */
-  const challenged = new LRUCache<string, string>({ max: 4096 })
+  const challenged = createLru<string, string>({ max: 4096 })
   const fetching = new Map<string, Promise<Token>>()
   const secret = randomBytes(32)
 

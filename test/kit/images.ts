@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createCipheriv, createHash } from 'node:crypto'
 import { digestOf, type Digest, type DigestAlgorithm } from '../../shared/oci/digest.ts'
 import { mediaTypes } from '../../shared/oci/media-types.ts'
 import type { Answer, RegistryClient } from './registry-client.ts'
@@ -45,17 +45,9 @@ const layerType = 'application/vnd.oci.image.layer.v1.tar+gzip'
 
 /** Bytes that are the same for the same seed, and compress badly. */
 export function bytesOf(seed: string, length: number): Buffer {
-  const block = createHash('sha256').update(seed).digest()
-  const bytes = Buffer.allocUnsafe(length)
-  let state = block.readUInt32LE(0) | 1
-  for (let at = 0; at < length; at++) {
-    // xorshift32: fast, and good enough for bytes that must differ.
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    bytes[at] = state & 0xff
-  }
-  return bytes
+  const key = createHash('sha256').update(seed).digest()
+  const cipher = createCipheriv('aes-256-ctr', key, Buffer.alloc(16))
+  return cipher.update(Buffer.alloc(length))
 }
 
 /** Content of given bytes. */
