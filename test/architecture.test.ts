@@ -9,7 +9,7 @@ import ts from 'typescript'
 
 /** shared/: a folder may import its own floor's neighbours only where listed, and every floor below. */
 const sharedFloors: readonly (readonly string[])[] = [
-  ['oci', 'config', 'files', 'match', 'clients'],
+  ['oci', 'config', 'files', 'match', 'memory', 'clients'],
   ['stream', 'auth', 'api', 'replication', 'policy', 'trust', 'site', 'observability'],
   ['http'],
   ['upstream', 'discovery'],

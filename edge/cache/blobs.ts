@@ -60,14 +60,17 @@ export interface CachedBlobs {
    * @returns whether it went
    */
   prune(digest: Digest, provedBefore: number): Promise<boolean>
-  /** Every held blob. */
-  list(): Promise<readonly HeldBlob[]>
+  /** Every held blob, many at a time. */
+  list(): AsyncIterable<readonly HeldBlob[]>
   /** The upstreams of the repositories that a blob was brought for. */
   upstreamsOf(digest: Digest): Promise<ReadonlySet<string>>
   /** Held bytes and blobs, for the metrics. */
   readonly total: { readonly bytes: number; readonly count: number }
   /** Bytes that may be held, those on their way, and those that are pinned. */
-  readonly room: Pick<Evictor, 'capacityBytes' | 'reservedBytes' | 'pinnedBytes' | 'pinnableBytes'>
+  readonly room: Pick<
+    Evictor,
+    'capacityBytes' | 'reservedBytes' | 'pinnedBytes' | 'pinnableBytes' | 'restored'
+  >
   close(): Promise<void>
 }
 
@@ -134,8 +137,16 @@ export async function createCachedBlobs({
     reserve: (bytes) => evictor.reserve(bytes),
     store: (digest, blob) => inTurn(digest, () => store(digest, blob)),
   })
-  const held = await index.listHeld()
-  const total = { bytes: held.reduce((sum, { bytes }) => sum + bytes, 0), count: held.length }
+  const total = { bytes: 0, count: 0 }
+  const walk = index.walkHeld()
+  /** What is stored or removed meanwhile is counted then: the walk shows what was there before. */
+  const countHeld = async function* (): AsyncGenerator<readonly HeldBlob[]> {
+    for await (const blobs of walk) {
+      for (const { bytes } of blobs) total.bytes += bytes
+      total.count += blobs.length
+      yield blobs
+    }
+  }
   const opened = createOpenFiles(openFiles)
   const unwritten = createLru<string, Link>({ max: rememberedLinks })
 
@@ -254,7 +265,7 @@ export async function createCachedBlobs({
     now,
   })
   const evictor = await createEvictor({
-    held,
+    held: countHeld(),
     heldBytes: () => total.bytes + parts.leftBytes,
     capacity: () => capacity(total.bytes + parts.leftBytes + parts.openBytes),
     removeRest: () => parts.removeOldest(),
@@ -292,7 +303,7 @@ export async function createCachedBlobs({
       if (pinned.has(digest) || provedAt >= provedBefore) return false
       return evict(digest)
     },
-    list: () => index.listHeld(),
+    list: () => index.walkHeld(),
     async upstreamsOf(digest) {
       const lines = await files.readLinks(digest)
       return new Set(lines.flatMap((line) => parseLink(line)?.origin.upstream ?? []))

@@ -100,8 +100,8 @@ export interface CacheIndex {
   putDocument(name: string, value: unknown): Promise<void>
   /** The stored digest behind another in the order of the keys; the first one without. */
   nextStored(after: Digest | undefined): Promise<Digest | undefined>
-  /** All that is stored, with how it was used, by a walk. */
-  listHeld(): Promise<readonly HeldBlob[]>
+  /** All that is stored at the moment of the call, with how it was used: many at a time, in the order of the keys. */
+  walkHeld(): AsyncIterable<readonly HeldBlob[]>
   putUses(records: ReadonlyMap<Digest, UseRecord>): Promise<void>
   /** What clients pulled, as far as the primary has not been told. */
   readonly pulls: PullRecords
@@ -144,22 +144,6 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
   const recordsBehind = async function* (key: string): AsyncGenerator<[string, unknown]> {
     const range = { gt: key, lt: behindAll(key) }
     for await (const [found, value] of level.iterator(range)) yield [found.slice(key.length), value]
-  }
-  /** Many at a time: a promise for each record would be most of a start's work. */
-  const readAll = async (
-    range: { readonly gt: string; readonly lt: string },
-    take: (key: string, value: unknown) => void,
-  ): Promise<void> => {
-    const iterator = level.iterator(range)
-    try {
-      for (;;) {
-        const records = await iterator.nextv(1000)
-        if (records.length === 0) return
-        for (const [key, value] of records) take(key, value)
-      }
-    } finally {
-      await iterator.close()
-    }
   }
   const listAllTags: CacheIndex['listAllTags'] = async (origin) => {
     const tags: ListedTag[] = []
@@ -232,19 +216,7 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
       const [key] = await level.keys({ gt, lt: 'b"', limit: 1 }).all()
       return key?.slice('b!'.length) as Digest | undefined
     },
-    async listHeld() {
-      const uses = new Map<string, UseRecord>()
-      await readAll({ gt: 'u!', lt: 'u"' }, (key, record) =>
-        uses.set(key.slice('u!'.length), record as UseRecord),
-      )
-      const held: HeldBlob[] = []
-      await readAll({ gt: 'b!', lt: 'b"' }, (key, entry) => {
-        const digest = key.slice('b!'.length) as Digest
-        const { size, owner } = entry as StoredEntry
-        held.push({ digest, bytes: size, record: uses.get(digest), owner })
-      })
-      return held
-    },
+    walkHeld: () => walkHeld(level),
     async putUses(records) {
       await writes.batch(
         [...records].map(([digest, value]) => ({ type: 'put', key: keys.uses(digest), value })),
@@ -270,6 +242,43 @@ export async function openCacheIndex(folder: string): Promise<CacheIndex> {
   }
 }
 
+/** A promise for each record would cost more than reading it. */
+const walkedAtOnce = 1000
+
+/** Its snapshots are taken by the call. */
+function walkHeld(level: Level<string, unknown>): AsyncGenerator<readonly HeldBlob[]> {
+  const blobs = level.iterator({ gt: 'b!', lt: 'b"' })
+  const uses = level.iterator({ gt: 'u!', lt: 'u"' })
+  return walk()
+
+  async function* walk(): AsyncGenerator<readonly HeldBlob[]> {
+    try {
+      // Both are in the order of the digests: uses are read as far as the blobs are.
+      const known = new Map<string, UseRecord>()
+      let usesEnd = ''
+      for (;;) {
+        const found = await blobs.nextv(walkedAtOnce)
+        const last = found.at(-1)?.[0].slice('b!'.length)
+        if (last === undefined) return
+        while (usesEnd < last) {
+          const more = await uses.nextv(walkedAtOnce)
+          for (const [key, record] of more) known.set(key.slice('u!'.length), record as UseRecord)
+          usesEnd = more.at(-1)?.[0].slice('u!'.length) ?? behindAllDigests
+        }
+        yield found.map(([key, entry]) => {
+          const digest = key.slice('b!'.length) as Digest
+          const { size, owner } = entry as StoredEntry
+          const record = known.get(digest)
+          known.delete(digest)
+          return { digest, bytes: size, record, owner }
+        })
+      }
+    } finally {
+      await Promise.all([blobs.close(), uses.close()])
+    }
+  }
+}
+
 /** While the index is opened again after its disk was ill, it holds nothing, and the upstream is asked. */
 function readNow(level: Level<string, unknown>, key: string): unknown {
   return level.status === 'open' ? level.getSync(key) : undefined
@@ -279,6 +288,8 @@ interface ReferrerRecord {
   readonly descriptor: Descriptor
   readonly project: number | undefined
 }
+
+const behindAllDigests = '~'
 
 /** The first key behind all that begin with this one, which ends in '!'. */
 function behindAll(key: string): string {

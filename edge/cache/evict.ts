@@ -25,6 +25,11 @@ export interface Evictor {
   /** Bytes that they may take. */
   readonly pinnableBytes: number
   /**
+   * Resolves when all that was held before the start is known. Until then nothing goes, and sums are of what is known
+   * so far: a start does not wait for it, because it takes as long as much is held.
+   */
+  readonly restored: Promise<void>
+  /**
    * Makes room for a blob that is to be stored.
    * @returns what gives the room back, once the blob is held or given up
    * @throws CacheFullError when nothing that is held may go for it
@@ -42,8 +47,8 @@ export class CacheFullError extends Error {
 }
 
 export interface EvictorDeps {
-  /** What is held since before the start. */
-  readonly held: Iterable<HeldBlob>
+  /** What is held since before the start, as it is read. */
+  readonly held: AsyncIterable<readonly HeldBlob[]>
   readonly heldBytes: () => number
   /** Bytes that the cache may take, by a look at the disk. */
   readonly capacity: () => Promise<number>
@@ -88,7 +93,8 @@ const turnMs = 5000
 export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
   const { heldBytes, remove, isRead, now, observer } = deps
   const gdsf = createSharedGdsf(deps.shares ?? [])
-  gdsf.restore(deps.held)
+  /** What happens before all that is held is known: the order of going takes it after that. */
+  let postponed: (() => void)[] | undefined = []
   const unsaved = new Set<Digest>()
   let capacityBytes = await deps.capacity()
   let lookedAt = now()
@@ -99,8 +105,12 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
   let saving: Promise<void> = Promise.resolve()
   let closed = false
 
+  const change = (order: () => void): void => {
+    if (postponed === undefined) order()
+    else postponed.push(order)
+  }
   const save = (): void => {
-    if (unsaved.size === 0) return
+    if (unsaved.size === 0 || postponed !== undefined) return
     const records = new Map<Digest, UseRecord>()
     for (const digest of unsaved) {
       const record = gdsf.recordOf(digest)
@@ -144,7 +154,8 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     return mine
   }
   const evictDownTo = async (bytes: () => number, until = Infinity): Promise<void> => {
-    const isNeeded = (): boolean => !closed && taken() > bytes()
+    if (postponed !== undefined) await untilRestored(until - performance.now())
+    const isNeeded = (): boolean => !closed && postponed === undefined && taken() > bytes()
     while (isNeeded() && performance.now() < until && (await step(isNeeded)));
   }
   const run = (): Promise<void> => {
@@ -165,12 +176,36 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     return sharing
   }
   const check = async (): Promise<void> => {
+    await restored
     await look()
     if (taken() > watermarks.high * capacityBytes) await run()
     if (gdsf.isOver(capacityBytes)) await keepShares()
   }
   const checkInBackground = (): void => {
     check().catch(deps.onFailed)
+  }
+
+  const restore = async (): Promise<void> => {
+    try {
+      for await (const blobs of deps.held) {
+        if (closed) return
+        gdsf.restore(blobs)
+      }
+    } catch (error) {
+      // What was not read is never given up by itself; whoever asks for it finds it as before.
+      deps.onFailed(error)
+    }
+    const changes = postponed ?? []
+    postponed = undefined
+    for (const order of changes) order()
+    lookedAt = -Infinity
+  }
+  const restored = restore()
+  const untilRestored = async (ms: number): Promise<void> => {
+    const late = Promise.withResolvers<void>()
+    const timer = ms < Infinity ? setTimeout(late.resolve, ms) : undefined
+    await Promise.race([restored, late.promise])
+    clearTimeout(timer)
   }
 
   const timer = setInterval(() => {
@@ -186,32 +221,37 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     get reservedBytes() {
       return reservedBytes
     },
+    restored,
     added(digest, { bytes, owner }) {
-      const goneAt = gdsf.add(digest, { bytes, owner, now: now() })
-      if (goneAt !== undefined) observer?.returned(now() - goneAt)
+      const at = now()
+      change(() => {
+        const goneAt = gdsf.add(digest, { bytes, owner, now: at })
+        if (goneAt !== undefined) observer?.returned(at - goneAt)
+      })
       unsaved.add(digest)
       checkInBackground()
     },
     fetched(digest, { bytes, ms }) {
       if (bytes < measuredFromBytes) return
       const slowness = (usualBytesPerMs * Math.max(ms, 1)) / bytes
-      gdsf.setCost(digest, Math.min(Math.max(slowness, 1), dearest))
+      change(() => gdsf.setCost(digest, Math.min(Math.max(slowness, 1), dearest)))
       unsaved.add(digest)
     },
     used(digest) {
-      gdsf.use(digest, now())
+      const at = now()
+      change(() => gdsf.use(digest, at))
       unsaved.add(digest)
     },
     removed(digest) {
-      gdsf.remove(digest)
+      change(() => gdsf.remove(digest))
       unsaved.delete(digest)
     },
     demote(digest) {
-      gdsf.demote(digest)
+      change(() => gdsf.demote(digest))
       unsaved.add(digest)
     },
     setPins(pins) {
-      gdsf.setPins(pins, deps.ownerOf)
+      change(() => gdsf.setPins(pins, deps.ownerOf))
       checkInBackground()
     },
     get pinnedBytes() {
@@ -245,7 +285,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     async close() {
       closed = true
       clearInterval(timer)
-      await Promise.allSettled([running, sharing, stepping])
+      await Promise.allSettled([restored, running, sharing, stepping])
       save()
       await saving
     },

@@ -88,12 +88,14 @@ export function createPrune({ options, upstream, blobs, isSettled, kept, log, no
   async function look(stays: ReadonlySet<Digest>) {
     let all = 0
     const going: { readonly digest: Digest; readonly bytes: number }[] = []
-    for (const { digest, bytes } of await blobs.list()) {
-      if (stopping.signal.aborted) break
-      const upstreams = await blobs.upstreamsOf(digest)
-      if (!upstreams.has(upstream)) continue
-      all += bytes
-      if (upstreams.size === 1 && !stays.has(digest)) going.push({ digest, bytes })
+    for await (const some of blobs.list()) {
+      for (const { digest, bytes } of some) {
+        if (stopping.signal.aborted) return { all, going }
+        const upstreams = await blobs.upstreamsOf(digest)
+        if (!upstreams.has(upstream)) continue
+        all += bytes
+        if (upstreams.size === 1 && !stays.has(digest)) going.push({ digest, bytes })
+      }
     }
     return { all, going }
   }

@@ -6,6 +6,8 @@ export interface PinRoom {
   readonly pinnableBytes: number
   /** Held bytes of what is pinned. */
   readonly pinnedBytes: number
+  /** Resolves when all that is held is known. */
+  readonly restored: Promise<void>
 }
 
 /** An image does not fit into what pins may take: nothing of it is fetched, or kept for it. */
@@ -32,7 +34,7 @@ export function checkRoom(
     isPaid,
     coming,
   }: {
-    readonly room: PinRoom
+    readonly room: Pick<PinRoom, 'pinnableBytes' | 'pinnedBytes'>
     readonly isPaid: (digest: Digest) => boolean
     readonly coming: Iterable<readonly [Digest, number]>
   },

@@ -346,8 +346,10 @@ export function createWanted(deps: WantedDeps): Wanted {
     await collect(digest)
     const missing = new Map([...blobs].filter(([blob]) => !deps.isHeld(blob)))
     work.missing = missing
+    const room = deps.room()
+    await room.restored
     checkRoom(blobs, {
-      room: deps.room(),
+      room,
       isPaid: (blob) => deps.isPinned(blob) && deps.isHeld(blob),
       coming: [...works.values()]
         .filter((other) => other !== work && other.running && !other.lacksRoom)

@@ -24,6 +24,8 @@ export interface TestCacheOptions {
   /** What a test puts between the cache and its files, to hold or fail a step. */
   readonly wrapFiles?: (files: BlobFiles) => BlobFiles
   readonly wrapIndex?: (index: CacheIndex) => CacheIndex
+  /** Does not wait until all that is held is known. */
+  readonly early?: boolean
   /** Bytes that it may hold. */
   readonly capacity?: (heldBytes: number) => Promise<number>
   readonly eviction?: EvictionObserver
@@ -43,11 +45,13 @@ export async function openTestCache(
     onDiskFailed = (error) => assert.fail(String(error)),
     wrapFiles = (files) => files,
     wrapIndex = (index) => index,
+    early = false,
     ...rest
   } = options
   const files = wrapFiles(await openBlobFiles(root))
   const index = wrapIndex(await openCacheIndex(join(root, 'index')))
   const blobs = await createCachedBlobs({ files, index, openFiles: 4, onDiskFailed, ...rest })
+  if (!early) await blobs.room.restored
   return {
     files,
     index,

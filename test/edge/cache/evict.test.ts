@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { test } from 'node:test'
 import type { CachedBlobs } from '../../../edge/cache/blobs.ts'
+import type { CacheIndex } from '../../../edge/cache/cache-index.ts'
 import { CacheFullError } from '../../../edge/cache/evict.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import { openTestCache } from '../../kit/cache.ts'
@@ -193,6 +194,67 @@ test('how a blob was used outlives a restart', async (t) => {
   await store(second.blobs, 60_000)
   await waitFor('the others to go', () => second.blobs.total.count === 2)
   assert.equal(second.blobs.size(most), 14_000)
+})
+
+test('a start does not wait until all that is held is known, and what happens before counts', async (t) => {
+  const root = await tempFolder(t)
+  const first = await openTestCache(root, { capacity })
+  const used = await store(first.blobs, 14_000)
+  const dropped = await store(first.blobs, 14_000)
+  for (let n = 0; n < 3; n++) await store(first.blobs, 14_000)
+  await first.close()
+  const known = Promise.withResolvers<void>()
+  const wrapIndex = (index: CacheIndex): CacheIndex => ({
+    ...index,
+    async *walkHeld() {
+      const walk = index.walkHeld()
+      await known.promise
+      yield* walk
+    },
+  })
+  const { blobs, files, ...second } = await openTestCache(root, {
+    capacity,
+    wrapIndex,
+    early: true,
+  })
+  t.after(() => second.close())
+  const handle = await blobs.open(used)
+  assert.equal(handle?.size, 14_000)
+  await handle.close()
+  for (let use = 0; use < 3; use++) blobs.used(used)
+  await blobs.drop(dropped)
+  const early = await store(blobs, 30_000)
+  assert.equal(blobs.size(early), 30_000)
+  known.resolve()
+  await blobs.room.restored
+  assert.deepEqual(blobs.total, { bytes: 4 * 14_000 + 30_000, count: 5 })
+  await store(blobs, 40_000)
+  await settled(blobs)
+  assert.equal(blobs.size(used), 14_000)
+  assert.equal(await files.size(dropped), undefined)
+})
+
+test('what is held and cannot be read at the start is told of, and served all the same', async (t) => {
+  const root = await tempFolder(t)
+  const first = await openTestCache(root, { capacity })
+  const held = await store(first.blobs, 14_000)
+  await first.close()
+  const failures: unknown[] = []
+  const { blobs, ...second } = await openTestCache(root, {
+    capacity,
+    onDiskFailed: (error) => failures.push(error),
+    wrapIndex: (index) => ({
+      ...index,
+      // eslint-disable-next-line require-yield -- it fails before
+      async *walkHeld() {
+        await Promise.reject(new Error('a block is damaged'))
+      },
+    }),
+  })
+  t.after(() => second.close())
+  assert.match(String(failures), /damaged/)
+  assert.equal((await blobs.readAll(held))?.length, 14_000)
+  await store(blobs, 14_000)
 })
 
 test('a disk that others fill is noticed, and the cache gives way', async (t) => {

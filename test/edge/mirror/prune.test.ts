@@ -23,15 +23,10 @@ function createStand(options: Partial<PruneOptions> = {}) {
     options: { mode: 'on', limit: 20, every: 3_600_000, ...options },
     upstream: 'primary',
     blobs: {
-      list: () =>
-        Promise.resolve(
-          Object.entries(held).map(([name, { bytes }]) => ({
-            digest: digest(name),
-            bytes,
-            record: undefined,
-            owner: undefined,
-          })),
-        ),
+      async *list() {
+        for (const [name, { bytes }] of Object.entries(held))
+          yield [{ digest: digest(name), bytes, record: undefined, owner: undefined }]
+      },
       upstreamsOf: (of) => {
         const [, found] = Object.entries(held).find(([name]) => digest(name) === of) ?? []
         return Promise.resolve(new Set(found?.upstreams))
