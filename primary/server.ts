@@ -63,7 +63,7 @@ export async function createPrimaryServer(
   listener: ListenerOptions,
   options: PrimaryServerOptions,
 ): Promise<HttpServer> {
-  const server = await createHttpServer({ ...options, name, listener, schemas: true })
+  const server = await createHttpServer({ ...options, name, listener })
   const { app } = server
   if (listener.insecure_http === 'anonymous') refuseLogIns(app)
   addHooks(app, options)

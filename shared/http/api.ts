@@ -1,10 +1,10 @@
-import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import type { IncomingHttpHeaders } from 'node:http'
 import Type, { type Static, type TSchema } from 'typebox'
 import { acceptJson } from './bodies.ts'
 import { clientAddressOf } from './forwarded.ts'
 import { describeRoutes, type ApiDescription } from './openapi.ts'
+import { compileSerializer, compileValidator } from './schemas.ts'
 
 /** A request as the guard sees it, before its body is read. */
 export interface ApiRequest {
@@ -98,7 +98,8 @@ export function createApi<Permission, Admitted>(
     async (scope) => {
       describe = await describeRoutes(scope, options.description)
       acceptJson(scope, { maxBytes: options.maxBodyBytes })
-      scope.setValidatorCompiler(TypeBoxValidatorCompiler)
+      scope.setValidatorCompiler(compileValidator)
+      scope.setSerializerCompiler(compileSerializer)
       for (const route of routes) addRoute(scope, route, options)
     },
     { prefix },

@@ -244,7 +244,6 @@ export async function startAdmin(
   }
   const routes: string[] = []
   const server = await startHttpServer(t, {
-    schemas: true,
     routes: (app) => {
       app.addHook('onRoute', ({ method, url }) => {
         routes.push(...[method].flat().map((verb) => `${verb} ${url}`))
