@@ -128,6 +128,8 @@ export class Fill implements FollowedFill {
       await this.#openDisk()
       await this.#fillUntilProved()
       const stored = await this.#disk.publish(this.#store)
+      // Whose bytes were others shows when the right ones are written over them.
+      for (const name of this.#liars) this.#deps.observer.sourceLied?.(name, this.digest)
       this.#isKept = stored
       this.bell.ring()
       outcome = this.#outcome(stored ? 'stored' : 'unstored')
@@ -292,7 +294,8 @@ export class Fill implements FollowedFill {
   /** Whether the front comes to this piece soon. */
   isNear(piece: number): boolean {
     const front = this.#main?.piece ?? this.#store?.pieces.missingRun()?.first ?? piece
-    return piece >= front && (piece - front) * pieceBytes <= this.options.distantBytes
+    // It may be about to leave its piece: who follows it to the byte is not far from it for that.
+    return piece >= front && (piece - front - 1) * pieceBytes <= this.options.distantBytes
   }
 
   // --- opening
@@ -371,7 +374,6 @@ export class Fill implements FollowedFill {
     }
     this.#proved = true
     this.bell.ring()
-    for (const name of this.#liars) this.#deps.observer.sourceLied?.(name, this.digest)
   }
 
   /** Fetches what it can of all of it together with others. */

@@ -2,6 +2,7 @@ import { constants } from 'node:fs'
 import { mkdtemp, open, readFile, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { OpenedSink, Sink, SinkProgress } from '../../shared/fill/sink.ts'
 
 /** A place for one blob in a temporary folder, with a disk that can fail. */
@@ -12,6 +13,8 @@ export interface TestDisk {
   fail(step: 'open' | 'write' | 'read' | 'sync' | 'commit', code: string, after?: number): void
   /** Waits before each write and sync, to be slow. */
   delayMs: number
+  /** As `delayMs`, before each read. */
+  readDelayMs: number
   /** In the order they happened: `write`, `sync`, `save`, `cut`, `commit`, `discard`, `close`. */
   readonly steps: string[]
   readonly progress: SinkProgress | undefined
@@ -37,8 +40,9 @@ export async function createTestDisk(): Promise<TestDisk> {
     const failure = failures.get(name)
     if (failure !== undefined && failure.after-- <= 0)
       throw Object.assign(new Error(`${failure.code}: ${name}`), { code: failure.code })
+    if (disk.readDelayMs > 0 && name === 'read') await delay(disk.readDelayMs)
     if (disk.delayMs > 0 && (name === 'write' || name === 'sync'))
-      await new Promise((resolve) => setTimeout(resolve, disk.delayMs))
+      await delay(disk.delayMs)
   }
 
   async function openSink(): Promise<OpenedSink> {
@@ -93,6 +97,7 @@ export async function createTestDisk(): Promise<TestDisk> {
   const disk: TestDisk = {
     openSink,
     delayMs: 0,
+    readDelayMs: 0,
     fail(name, code, after = 0) {
       failures.set(name, { code, after })
     },

@@ -265,19 +265,21 @@ for (const extra of [-2 * mib, 3 * mib]) {
     }))
 }
 
-test('of two sources that took turns, the one whose bytes differ is named and the other is kept', () =>
-  withFills({}, async ({ join, ended, liars }) => {
-    const liar = createScriptedSource(blob, {
-      name: 'liar',
-      script: (_request, offset) => ({ flipAt: 100, ...(offset === 0 && { cutAfter: 2 * mib }) }),
-    })
-    const honest = createScriptedSource(blob, { name: 'honest' })
-    await assert.rejects(join(digest, [liar, honest]).then((reader) => readFrom(reader)))
-    assert.equal((await ended()).kind, 'stored')
-    assert.deepEqual(liars, ['liar'])
-    // Only what the liar had sent is fetched again.
-    assert.equal(honest.deliveredBytes, blob.length)
-  }))
+for (const readDelayMs of [0, 100])
+  test(`of two sources that took turns, the one whose bytes differ is named and the other is kept, with a disk that takes ${readDelayMs} ms to read`, () =>
+    withFills({}, async ({ join, ended, liars, disk }) => {
+      disk.readDelayMs = readDelayMs
+      const liar = createScriptedSource(blob, {
+        name: 'liar',
+        script: (_request, offset) => ({ flipAt: 100, ...(offset === 0 && { cutAfter: 2 * mib }) }),
+      })
+      const honest = createScriptedSource(blob, { name: 'honest' })
+      await assert.rejects(join(digest, [liar, honest]).then((reader) => readFrom(reader)))
+      assert.equal((await ended()).kind, 'stored')
+      assert.deepEqual(liars, ['liar'])
+      // Only what the liar had sent is fetched again.
+      assert.equal(honest.deliveredBytes, blob.length)
+    }))
 
 test('the origin may be the liar: the other source is then trusted alone', () =>
   withFills({}, async ({ join, ended }) => {
