@@ -15,6 +15,11 @@ import { createTurns } from './turns.ts'
 
 /** Verified content by digest, and which repository may show it. */
 export interface CachedBlobs {
+  /**
+   * While a lost index is made again: has it know one digest at once, so that it is served, and not fetched again.
+   * @returns undefined when there is nothing to wait for
+   */
+  know(digest: Digest): Promise<unknown> | undefined
   /** Bytes of a held blob, or undefined. */
   size(digest: Digest): number | undefined
   /** A reader of a held blob, or undefined; the caller closes it. */
@@ -128,7 +133,6 @@ export async function createCachedBlobs({
   proofMs = Infinity,
   now = Date.now,
 }: CachedBlobsDeps): Promise<CachedBlobs> {
-  if (!index.complete) await rebuildIndex(files, index)
   // What is looked at and then changed: each digest's file with its entry, and each link.
   const { inTurn } = createTurns()
   const parts = await createParts({
@@ -146,6 +150,32 @@ export async function createCachedBlobs({
       total.count += blobs.length
       yield blobs
     }
+  }
+  let complete = index.complete
+  /** Makes the entry of a file that has none, and its links. @returns its bytes, if there is such a file */
+  const adopt = (digest: Digest): Promise<number | undefined> =>
+    inTurn(digest, async () => {
+      const size = index.stored(digest) === undefined ? await files.size(digest) : undefined
+      if (size === undefined) return undefined
+      for (const line of await files.readLinks(digest)) {
+        const read = parseLink(line)
+        if (read !== undefined) await index.putLink(read.origin, digest, read.link)
+      }
+      await index.putStored(digest, { size })
+      total.bytes += size
+      total.count++
+      return size
+    })
+  /** A lost index is only an index: sizes stand in the folder, links beside the blobs. */
+  const rebuild = async function* (): AsyncGenerator<readonly HeldBlob[]> {
+    yield* countHeld()
+    for await (const { digest } of files.list()) {
+      const bytes = await adopt(digest)
+      yield bytes === undefined ? [] : [{ digest, bytes, record: undefined }]
+    }
+    await index.markComplete()
+    complete = true
+    onStored?.()
   }
   const opened = createOpenFiles(openFiles)
   const unwritten = createLru<string, Link>({ max: rememberedLinks })
@@ -265,7 +295,7 @@ export async function createCachedBlobs({
     now,
   })
   const evictor = await createEvictor({
-    held: countHeld(),
+    held: complete ? countHeld() : rebuild(),
     heldBytes: () => total.bytes + parts.leftBytes,
     capacity: () => capacity(total.bytes + parts.leftBytes + parts.openBytes),
     removeRest: () => parts.removeOldest(),
@@ -286,9 +316,18 @@ export async function createCachedBlobs({
     return link?.project === origin.project ? link : undefined
   }
 
+  const know: CachedBlobs['know'] = (digest) => {
+    if (complete || index.stored(digest) !== undefined) return undefined
+    return unlessDiskFails(async () => {
+      const bytes = await adopt(digest)
+      if (bytes !== undefined) evictor.added(digest, { bytes, owner: undefined })
+    })
+  }
+
   return {
     total,
     room: evictor,
+    know,
     size: (digest) => index.stored(digest)?.size,
     fetched: (digest, blob) => evictor.fetched(digest, blob),
     used: (digest) => evictor.used(digest),
@@ -309,6 +348,7 @@ export async function createCachedBlobs({
       return new Set(lines.flatMap((line) => parseLink(line)?.origin.upstream ?? []))
     },
     async open(digest, doubt) {
+      await know(digest)
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const handle = await unlessUnreadable(digest, () => opened.open(files.pathOf(digest)))
@@ -330,6 +370,7 @@ export async function createCachedBlobs({
       return undefined
     },
     async readAll(digest) {
+      await know(digest)
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const bytes = await unlessUnreadable(digest, () => files.readAll(digest))
@@ -390,18 +431,6 @@ export async function createCachedBlobs({
 /** Whether a disk says that it cannot read what it holds; too many open files, say, are no fault of a file's. */
 function isReadError(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'EIO'
-}
-
-/** A lost index is only an index: sizes stand in the folder, links beside the blobs. */
-async function rebuildIndex(files: BlobFiles, index: CacheIndex): Promise<void> {
-  for await (const { digest, size } of files.list()) {
-    await index.putStored(digest, { size })
-    for (const line of await files.readLinks(digest)) {
-      const read = parseLink(line)
-      if (read !== undefined) await index.putLink(read.origin, digest, read.link)
-    }
-  }
-  await index.markComplete()
 }
 
 function linkKey({ upstream, repository }: Origin, digest: Digest): string {

@@ -84,7 +84,7 @@ const usualBytesPerMs = 50 * 1024
 const dearest = 8
 /** A shorter fetch tells of the way there and back alone. */
 const measuredFromBytes = 256 * 1024
-/** How long a client's first byte may wait for others to go. */
+/** How long a client's first byte may wait for others to go, or a start's first ones for what is held to be known. */
 const roomWithinMs = 1000
 /** How often uses are recorded (a crash forgets those since), and how old the last look at the disk may be. */
 const turnMs = 5000
@@ -96,6 +96,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
   /** What happens before all that is held is known: the order of going takes it after that. */
   let postponed: (() => void)[] | undefined = []
   const unsaved = new Set<Digest>()
+  const startedAt = performance.now()
   let capacityBytes = await deps.capacity()
   let lookedAt = now()
   let reservedBytes = 0
@@ -154,7 +155,7 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     return mine
   }
   const evictDownTo = async (bytes: () => number, until = Infinity): Promise<void> => {
-    if (postponed !== undefined) await untilRestored(until - performance.now())
+    if (postponed !== undefined) await untilRestored(Math.min(until, startedAt + roomWithinMs))
     const isNeeded = (): boolean => !closed && postponed === undefined && taken() > bytes()
     while (isNeeded() && performance.now() < until && (await step(isNeeded)));
   }
@@ -176,13 +177,12 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     return sharing
   }
   const check = async (): Promise<void> => {
-    await restored
     await look()
     if (taken() > watermarks.high * capacityBytes) await run()
     if (gdsf.isOver(capacityBytes)) await keepShares()
   }
   const checkInBackground = (): void => {
-    check().catch(deps.onFailed)
+    if (postponed === undefined) check().catch(deps.onFailed)
   }
 
   const restore = async (): Promise<void> => {
@@ -199,11 +199,12 @@ export async function createEvictor(deps: EvictorDeps): Promise<Evictor> {
     postponed = undefined
     for (const order of changes) order()
     lookedAt = -Infinity
+    checkInBackground()
   }
   const restored = restore()
-  const untilRestored = async (ms: number): Promise<void> => {
+  const untilRestored = async (until: number): Promise<void> => {
     const late = Promise.withResolvers<void>()
-    const timer = ms < Infinity ? setTimeout(late.resolve, ms) : undefined
+    const timer = setTimeout(late.resolve, Math.max(0, until - performance.now()))
     await Promise.race([restored, late.promise])
     clearTimeout(timer)
   }

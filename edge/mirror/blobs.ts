@@ -250,9 +250,11 @@ export function createBlobs({
     origin: Origin,
     digest: Digest,
     request: UpstreamRequest,
-  ): Promise<boolean> =>
-    blobs.link(origin, digest) !== undefined ||
-    (blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request)))
+  ): Promise<boolean> => {
+    await blobs.know(digest)
+    if (blobs.link(origin, digest) !== undefined) return true
+    return blobs.size(digest) !== undefined && (await linkIfVouchedFor(origin, digest, request))
+  }
 
   const open = async (
     origin: Origin,
@@ -269,6 +271,7 @@ export function createBlobs({
     known: (origin, digest) =>
       blobs.link(origin, digest) === undefined ? undefined : inMemory(digest),
     async size(origin, digest, request) {
+      await blobs.know(digest)
       if (blobs.link(origin, digest) !== undefined) {
         const size = memory.get(digest)?.length ?? blobs.size(digest)
         if (size !== undefined) return size

@@ -80,6 +80,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
   const held = async (origin: Origin, digest: Digest): Promise<HeldManifest | undefined> => {
     const hot = inMemory(origin, digest)
     if (hot !== undefined) return hot
+    await blobs.know(digest)
     const mediaType = blobs.link(origin, digest)?.mediaType
     if (mediaType === undefined || stated.isDenied(origin, digest)) return undefined
     const bytes = await blobs.readAll(digest)

@@ -229,7 +229,7 @@ test('an edge killed in the middle of a fill goes on with what it has, and rebui
 test('a stop right after the kill of the primary ends its database server, too', async (t) => {
   const up = await startTestUp(t)
   up.kill('primary')
-  assert.equal(await up.stop('SIGINT'), 0)
+  assert.equal(await up.stop('SIGINT'), 0, up.output())
   assert.deepEqual(processesIn(up.data), [])
 })
 

@@ -41,8 +41,7 @@ export async function createTestDisk(): Promise<TestDisk> {
     if (failure !== undefined && failure.after-- <= 0)
       throw Object.assign(new Error(`${failure.code}: ${name}`), { code: failure.code })
     if (disk.readDelayMs > 0 && name === 'read') await delay(disk.readDelayMs)
-    if (disk.delayMs > 0 && (name === 'write' || name === 'sync'))
-      await delay(disk.delayMs)
+    if (disk.delayMs > 0 && (name === 'write' || name === 'sync')) await delay(disk.delayMs)
   }
 
   async function openSink(): Promise<OpenedSink> {

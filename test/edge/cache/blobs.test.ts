@@ -123,6 +123,53 @@ test('a lost index is made again from the disk, links included, but for a torn l
   assert.equal(second.blobs.link(other, digest), undefined)
 })
 
+test('while a lost index is made again what is on the disk is served, and a stop or a kill costs nothing', async (t) => {
+  const root = await tempFolder(t)
+  const first = await openTestCache(root)
+  await first.blobs.put(digest, bytes)
+  await first.blobs.addLink(origin, digest, { mediaType: 'a/b' })
+  await storeOthers(first.blobs)
+  await first.close()
+  await rm(join(root, 'index'), { recursive: true })
+
+  const walking = Promise.withResolvers<void>()
+  /** Lists one other blob, and goes on when it is let. */
+  const wrapFiles = (files: BlobFiles): BlobFiles => ({
+    ...files,
+    async *list() {
+      for await (const found of files.list()) {
+        if (found.digest === digest) continue
+        yield found
+        await walking.promise
+      }
+      yield { digest, size: bytes.length }
+    },
+  })
+  const second = await openTestCache(root, { wrapFiles, early: true })
+  assert.equal(second.blobs.size(digest), undefined)
+  await second.blobs.know(digest)
+  assert.deepEqual(second.blobs.link(origin, digest), { mediaType: 'a/b' })
+  assert.equal(await readHandle(second.blobs), bytes.toString())
+  const absent = digestOf(Buffer.from('never held'))
+  assert.equal(await second.blobs.readAll(absent), undefined)
+  const added = Buffer.from('stored meanwhile')
+  await second.blobs.put(digestOf(added), added)
+  const closed = second.close()
+  walking.resolve()
+  await closed
+
+  const third = await openTestCache(root)
+  t.after(() => third.close())
+  assert.deepEqual(third.blobs.total, { bytes: bytes.length + 160 + added.length, count: 12 })
+  assert.equal(third.blobs.know(absent), undefined)
+  assert.deepEqual(third.blobs.link(origin, digest), { mediaType: 'a/b' })
+  assert.equal(third.index.complete, false)
+  await third.close()
+  const fourth = await openTestCache(root)
+  t.after(() => fourth.close())
+  assert.equal(fourth.index.complete, true)
+})
+
 test('a file that is shorter than its entry is dropped and not served', async (t) => {
   const cache = await openTestCache(await tempFolder(t))
   t.after(() => cache.close())

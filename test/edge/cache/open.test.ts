@@ -33,6 +33,7 @@ test('an index that is damaged is told of and made again from the disk', async (
   const cache = await openIn(folder, damaged)
   t.after(() => cache.close())
   assert.equal(damaged.length, 1)
+  await cache.blobs.room.restored
   assert.equal(cache.blobs.size(digest), bytes.length)
 })
 
