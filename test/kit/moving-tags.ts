@@ -34,8 +34,8 @@ export interface MovingTags {
   ): { readonly answers: () => number; stop(): Promise<void> }
   /** How many images were acknowledged. */
   readonly count: number
-  /** Whether each tag is answered as it was acknowledged last, or later, with all of its image. */
-  isCurrentAt(edge: WatchedEdge): Promise<boolean>
+  /** The first tag that is not answered as it was acknowledged last, or later, with all of its image: what it is instead. */
+  behindAt(edge: WatchedEdge): Promise<string | undefined>
 }
 
 export interface WatchedEdge {
@@ -92,7 +92,7 @@ export function createMovingTags(tags: readonly MovingTag[], seed: number): Movi
     edge: WatchedEdge,
     tag: MovingTag,
     last: number,
-  ): Promise<{ readonly number: number; readonly isWhole: boolean }> => {
+  ): Promise<{ readonly number: number; readonly isWhole: boolean; readonly status?: number }> => {
     const { name, client, stranger } = edge
     const path = `${tag.repository}/manifests/${tag.tag}`
     const denied = await ask(stranger, path)
@@ -102,7 +102,7 @@ export function createMovingTags(tags: readonly MovingTag[], seed: number): Movi
     if (answer === undefined || answer.status !== 200) {
       if (last >= 0)
         assert.notEqual(answer?.status, 404, `${name}: ${path} is gone: ${String(answer?.body)}`)
-      return { number: last, isWhole: false }
+      return { number: last, isWhole: false, ...(answer && { status: answer.status }) }
     }
     const history = histories.get(tag)
     const digest = String(answer.headers['docker-content-digest'])
@@ -161,12 +161,15 @@ export function createMovingTags(tags: readonly MovingTag[], seed: number): Movi
     get count() {
       return [...histories.values()].reduce((sum, { acknowledged }) => sum + acknowledged + 1, 0)
     },
-    async isCurrentAt(edge) {
+    async behindAt(edge) {
       for (const [tag, { acknowledged }] of histories) {
-        const { number, isWhole } = await pullTag(edge, tag, -1)
-        if (number < acknowledged || !isWhole) return false
+        const { number, isWhole, status = 'no answer' } = await pullTag(edge, tag, -1)
+        const name = `${tag.repository}:${tag.tag}`
+        if (number < 0) return `${name}: ${status}`
+        if (number < acknowledged || !isWhole)
+          return `${name} is ${number} of ${acknowledged}, ${isWhole ? '' : 'not '}whole`
       }
-      return true
+      return undefined
     },
   }
 }

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { TestContext } from 'node:test'
 import { callApi, createRule } from './api.ts'
 import { waitFor } from './clock.ts'
-import { createMovingTags, type WatchedEdge } from './moving-tags.ts'
+import { createMovingTags, type MovingTags, type WatchedEdge } from './moving-tags.ts'
 import { networkSite, startNetwork, type Network, type NetworkProcess } from './network.ts'
 import { createRandom } from './random.ts'
 import { createRegistryClient, type RegistryClient } from './registry-client.ts'
@@ -91,12 +91,23 @@ export async function killNetwork(
     await Promise.allSettled(stops)
     await Promise.all(stops)
   }
-  for (const edge of watched)
-    await waitFor(`${edge.name} to be as it should`, () => moving.isCurrentAt(edge), {
-      timeoutMs: 60_000,
-    })
+  for (const edge of watched) await untilCurrent(moving, edge)
   const answers = watches.reduce((sum, watch) => sum + watch.answers(), 0)
   t.diagnostic(`${moving.count} images pushed, ${answers} pulled`)
+}
+
+/** @throws Error with what it is instead, after a minute */
+async function untilCurrent(moving: MovingTags, edge: WatchedEdge): Promise<void> {
+  let behind: string | undefined
+  const isCurrent = async (): Promise<boolean> => {
+    behind = await moving.behindAt(edge)
+    return behind === undefined
+  }
+  await waitFor(`${edge.name} to be as it should`, isCurrent, { timeoutMs: 60_000 }).catch(
+    (cause: unknown) => {
+      throw new Error(`${edge.name}: ${behind}`, { cause })
+    },
+  )
 }
 
 interface Victim {
