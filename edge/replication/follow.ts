@@ -52,6 +52,8 @@ export interface FollowDeps {
   readonly onApplied: (events: readonly KnownEvent[]) => void
   /** Told when a stream's whole state came, or went. */
   readonly onStreams: () => void
+  /** The primary's events come again, after a time in which they did not. */
+  readonly onReturned: () => void
   readonly trouble: Pick<Trouble, 'note' | 'over'>
   readonly log: Logger
 }
@@ -105,8 +107,10 @@ export function startFollowing(deps: FollowDeps): Following {
               failures = 0
               refusal = undefined
               trouble.over('log')
-              if (lostBefore !== undefined) log.info('the events of the primary come again')
+              if (lostBefore === undefined) return
+              log.info('the events of the primary come again')
               lostBefore = undefined
+              deps.onReturned()
             },
             onHalted(error) {
               // There is more than is recorded, whatever the last lease allowed.

@@ -156,6 +156,7 @@ export async function openPrimaryLog({
           onRoster()
           void wanted?.readAgain()
         },
+        onReturned: () => wanted?.retry(),
         trouble,
         log,
       })

@@ -26,6 +26,8 @@ export interface Wanted {
   wantsWhole(rule: RuleFact): boolean
   /** Something that was to stay went: what lacks it now is fetched again, and meanwhile answered as it is. */
   lost(): void
+  /** The primary is back: what failed is tried at once, however long it was to wait. */
+  retry(): void
   /** All that rules bring here, but for what there is no room for. */
   roots(): readonly Digest[]
   progress(): WantedProgress
@@ -137,6 +139,8 @@ export function createWanted(deps: WantedDeps): Wanted {
   let isVerified = false
   let verifying: Promise<void> | undefined
   let verifyAgain = false
+  /** When the primary came back; steady milliseconds. */
+  let returnedAt = -Infinity
 
   /** This edge as the roster has it; undefined where rules bring it nothing. */
   const activeSelf = (): RosterEdge | undefined => {
@@ -171,6 +175,11 @@ export function createWanted(deps: WantedDeps): Wanted {
   /** There may be room now for what had none. */
   const retryForRoom = (): void => {
     for (const work of works.values()) if (work.lacksRoom) work.dueAt = 0
+  }
+  const retry = (): void => {
+    returnedAt = performance.now()
+    for (const work of works.values()) work.dueAt = 0
+    begin()
   }
   const demote = async (work: Work): Promise<void> => {
     work.selection = { ...work.selection, isHeld: false, isDemoted: true }
@@ -295,6 +304,7 @@ export function createWanted(deps: WantedDeps): Wanted {
 
   const fetchOne = async (work: Work): Promise<void> => {
     const { selection, rule } = work
+    const begunAt = performance.now()
     try {
       const repository = statements.repositoryName(selection.projectId, selection.repositoryId)
       if (repository === undefined) throw new Error('its repository is gone')
@@ -313,10 +323,10 @@ export function createWanted(deps: WantedDeps): Wanted {
     } catch (error) {
       if (stopping.signal.aborted) return
       deps.onFailed(error)
-      await failed(work, error)
+      await failed(work, error, begunAt)
     }
   }
-  const failed = async (work: Work, error: unknown): Promise<void> => {
+  const failed = async (work: Work, error: unknown, begunAt: number): Promise<void> => {
     const { selection } = work
     const isRoom = error instanceof NoSpaceError
     const wasGivenUp = isGivenUp(work)
@@ -324,7 +334,9 @@ export function createWanted(deps: WantedDeps): Wanted {
     work.failures = isRoom ? Math.max(givenUpAfter, work.failures) : work.failures + 1
     work.reason = error instanceof Error ? error.message : String(error)
     const longest = isPreheat(selection) ? longestPreheatRetryMs : longestRetryMs
-    const after = isRoom ? longest : (deps.retryMs ?? firstRetryMs) * 2 ** (work.failures - 1)
+    // What was begun while the primary was away says nothing of how long to wait now.
+    const doublings = begunAt < returnedAt ? 0 : work.failures - 1
+    const after = isRoom ? longest : (deps.retryMs ?? firstRetryMs) * 2 ** doublings
     work.dueAt = performance.now() + Math.min(longest, after)
     if (isRoom && !work.lacksRoom) {
       work.lacksRoom = true
@@ -410,6 +422,7 @@ export function createWanted(deps: WantedDeps): Wanted {
       const me = activeSelf()
       return rule.serve === 'complete' && me !== undefined && isSelected(rule, me)
     },
+    retry,
     lost() {
       verifyAgain = true
       verifying ??= verifyUntilStill()

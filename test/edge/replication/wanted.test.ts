@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { KnownRule } from '../../../edge/cache/statement-records.ts'
 import type { KnownEvent, Selection, Statements } from '../../../edge/cache/statements.ts'
-import { createWanted } from '../../../edge/replication/wanted.ts'
+import { createWanted, type WantedDeps } from '../../../edge/replication/wanted.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import type { EventFact, RosterEdge } from '../../../shared/replication/events.ts'
+import { waitFor } from '../../kit/clock.ts'
 
 const [projectId, repositoryId, ruleId] = [1, 2, 3]
 const rule: KnownRule = {
@@ -39,7 +40,7 @@ const eventOf = (type: 'selected' | 'unselected', digest: Digest): KnownEvent =>
 }
 
 /** What an edge wants, from records that are read when the test says so; nothing of it ever comes. */
-function startWanted(recorded: readonly Selection[]) {
+function startWanted(recorded: readonly Selection[], deps: Partial<WantedDeps> = {}) {
   let wait: Promise<void> = Promise.resolve()
   const statements: Partial<Statements> = {
     cursor: undefined,
@@ -67,6 +68,7 @@ function startWanted(recorded: readonly Selection[]) {
     onFailed: (error) => assert.fail(error as Error),
     onHeld: () => undefined,
     now: Date.now,
+    ...deps,
   })
   return {
     wanted,
@@ -101,4 +103,19 @@ test('what is unselected while all is read again is not wanted', async () => {
   await readAround(() => wanted.applied([eventOf('unselected', digest)]))
   assert.equal(wanted.isIncomplete(repositoryId, digest), false)
   assert.deepEqual(wanted.roots(), [])
+})
+
+test('what failed is tried at once when the primary is back, and not when its time has come', async () => {
+  let failures = 0
+  const { wanted } = startWanted([selected(digestOf(Buffer.from('a layer')))], {
+    manifest: () => Promise.reject(new Error('refused')),
+    onFailed: () => failures++,
+    retryMs: 3_600_000,
+  })
+  await wanted.readAgain()
+  for (const tries of [1, 2, 3]) {
+    await waitFor(`try ${tries} to fail`, () => failures === tries)
+    wanted.retry()
+  }
+  await wanted.close()
 })
