@@ -3,8 +3,8 @@ import type { BasicCredentials } from '../../shared/auth/basic.ts'
 import type { Passwords } from '../../shared/auth/passwords.ts'
 import { readAccountReach, type AccountReach } from '../../shared/auth/project-set.ts'
 import type { TokenClaims } from '../../shared/auth/token.ts'
-import type { CacheIndex } from '../cache/cache-index.ts'
 import { createLru } from '../../shared/memory/lru.ts'
+import type { CacheIndex } from '../cache/cache-index.ts'
 
 /** An account whose log-in the primary took, and what it said of it then. */
 export interface SeenAccount {

@@ -348,7 +348,6 @@ export async function createCachedBlobs({
       return new Set(lines.flatMap((line) => parseLink(line)?.origin.upstream ?? []))
     },
     async open(digest, doubt) {
-      await know(digest)
       const entry = index.stored(digest)
       if (entry === undefined) return undefined
       const handle = await unlessUnreadable(digest, () => opened.open(files.pathOf(digest)))

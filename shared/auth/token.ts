@@ -4,9 +4,9 @@ import * as errors from 'jose/errors'
 import { SignJWT } from 'jose/jwt/sign'
 import { jwtVerify } from 'jose/jwt/verify'
 import { importJWK } from 'jose/key/import'
+import { createLru } from '../memory/lru.ts'
 import { parseJson } from './json.ts'
 import type { Scope } from './scope.ts'
-import { createLru } from '../memory/lru.ts'
 
 /** The only signature algorithm: what a token's header says is compared with it, never followed. */
 const tokenAlgorithm = 'ES256'
