@@ -23,6 +23,12 @@ async function writePair(folder: string, { cert, key }: TestCertificate) {
   return files
 }
 
+/** Puts a file in the place of another at once, as what renews certificates does: a look finds no half of one. */
+async function replaceFile(path: string, content: string): Promise<void> {
+  await writeFile(`${path}.next`, content)
+  await rename(`${path}.next`, path)
+}
+
 const good = makeCertificate()
 
 describe('the files of a certificate', () => {
@@ -215,15 +221,14 @@ describe('an HTTPS server', () => {
     const before = await connectTls(t, server.port)
     const warnings = () => server.lines.filter(({ level }) => level === 'warn')
     const next = makeCertificate()
-    await writeFile(server.files.cert, next.cert)
+    await replaceFile(server.files.cert, next.cert)
     await waitFor('the warning', () => warnings().length === 1)
     assert.match(String(warnings()[0]?.reason), /is not the key of the certificate/)
     // The same trouble again, after another change, is no news.
-    await writeFile(server.files.cert, `${next.cert}\n`)
+    await replaceFile(server.files.cert, `${next.cert}\n`)
     await delay(200)
     assert.equal((await connectTls(t, server.port)).fingerprint, before.fingerprint)
-    await writeFile(join(server.folder, 'next.key'), next.key)
-    await rename(join(server.folder, 'next.key'), server.files.key)
+    await replaceFile(server.files.key, next.key)
     await waitFor('the new certificate', async () => {
       const { fingerprint } = await connectTls(t, server.port)
       return fingerprint !== before.fingerprint
