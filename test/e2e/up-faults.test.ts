@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { rm } from 'node:fs/promises'
 import { request as sendRequest } from 'node:http'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { test, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { startProgram } from '../deploy/program.ts'
 import { assertThere, pushForever } from '../kit/acknowledged.ts'
@@ -18,11 +18,12 @@ import { createRandom } from '../kit/random.ts'
 import type { RegistryClient } from '../kit/registry-client.ts'
 import { tempFolder } from '../kit/temp.ts'
 import { processesIn, startTestUp, type TestUp } from '../kit/up.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { startUpstream, type Upstream } from '../kit/upstream.ts'
 
 // The whole house in real processes, which are killed one after another.
 
 const repository = 'library/faults'
+const mebibyte = 1024 * 1024
 /** The aim is 3 s; this is for a machine that has other things to do. */
 const startLimitMs = 20_000
 
@@ -43,12 +44,6 @@ async function assertPullable(up: TestUp, images: ReadonlyMap<string, Image>): P
       })
     }
   }
-}
-
-async function assertNothingLeft(up: TestUp, signal: NodeJS.Signals): Promise<void> {
-  assert.ok(processesIn(up.data).length >= 4)
-  assert.equal(await up.stop(signal), 0)
-  assert.deepEqual(processesIn(up.data), [])
 }
 
 /** An upload session, its first bytes acknowledged. */
@@ -79,10 +74,62 @@ async function patchWithoutEnd(up: TestUp, path: string, bytes: Buffer): Promise
   await delay(50)
 }
 
-test('whichever process is killed, everything acknowledged is there again, an upload goes on, and nothing is left in the end', async (t) => {
-  const up = await startTestUp(t)
+// A start of everything costs seconds: one house after another fault, each of which has to leave it whole.
+test('a house whose processes are killed', { timeout: 600_000 }, async (t) => {
+  const upstream = await startUpstream({ pace: 32 * mebibyte })
+  t.after(() => upstream.close())
+  const config = { edge: { upstreams: [{ id: 'origin', url: upstream.url.origin }] } }
+  const up = await startTestUp(t, { config })
   t.diagnostic(`first start: ${Math.round(up.startMs)} ms`)
   const images = new Map<string, Image>()
+
+  await t.test(
+    'whichever process is killed, everything acknowledged is there again, an upload goes on, and a stop leaves nothing',
+    (t) => killEach(t, up, images),
+  )
+
+  await t.test(
+    'what was acknowledged right before a kill -9 of the primary is there, and of all of it',
+    (t) => killUnderPushes(t, up),
+  )
+
+  await t.test('an edge killed in the middle of a fill goes on with what it has', (t) =>
+    killFilling(t, up, upstream),
+  )
+
+  await t.test(
+    'all processes killed at once: the next start has everything, and rebuilds a lost index',
+    (t) => killAll(t, up, { upstream, images }),
+  )
+
+  await t.test(
+    'a stop right after the kill of the primary ends its database server, too',
+    async () => {
+      up.kill('primary')
+      assert.equal(await up.stop('SIGINT'), 0, up.output())
+      assert.deepEqual(processesIn(up.data), [])
+    },
+  )
+
+  await t.test(
+    'a primary that is killed until it is given up leaves no database server',
+    async () => {
+      await up.start()
+      for (let kill = 1; kill < 5; kill++) {
+        const killed = up.pidOf('primary')
+        up.kill('primary')
+        // The first ones die young.
+        if (kill < 4) await up.untilAnother('primary', killed)
+        else await up.untilBack('primary', killed)
+      }
+      up.kill('primary')
+      assert.equal(await up.ended(), 1)
+      assert.deepEqual(processesIn(up.data), [])
+    },
+  )
+})
+
+async function killEach(t: TestContext, up: TestUp, images: Map<string, Image>): Promise<void> {
   const blob = contentOf(bytesOf('session', 700_000))
   const acknowledged = 300_000
   const session = await openSession(
@@ -128,28 +175,17 @@ test('whichever process is killed, everything acknowledged is there again, an up
   assert.equal(put.status, 201)
   await assertThere(client, repository, { blobs: [blob], manifests: [] })
 
-  await assertNothingLeft(up, 'SIGTERM')
+  assert.ok(processesIn(up.data).length >= 4)
+  assert.equal(await up.stop('SIGTERM'), 0)
+  assert.deepEqual(processesIn(up.data), [])
   await up.start()
   t.diagnostic(`start after a stop: ${Math.round(up.startMs)} ms`)
   assert.ok(up.startMs < startLimitMs)
   await assertPullable(up, images)
-  await assertNothingLeft(up, 'SIGINT')
-})
+}
 
-test('all processes killed at once: the next start has everything', async (t) => {
-  const up = await startTestUp(t)
-  const images = new Map([['all', await pushed(up, 'all')]])
-  t.diagnostic(`${await up.killAll()} processes`)
-  await up.start()
-  t.diagnostic(`start after the kill of all: ${Math.round(up.startMs)} ms`)
-  assert.ok(up.startMs < startLimitMs)
-  await assertPullable(up, images)
-  await assertNothingLeft(up, 'SIGTERM')
-})
-
-test('what was acknowledged right before a kill -9 of the primary is there, and of all of it', async (t) => {
+async function killUnderPushes(t: TestContext, up: TestUp): Promise<void> {
   const seed = 20_261_124
-  const up = await startTestUp(t)
   const random = createRandom(seed)
   const clients = Array.from({ length: 4 }, () => up.client('primary', up.admin))
   const pushes = pushForever({ repository, seed, clients })
@@ -186,66 +222,55 @@ test('what was acknowledged right before a kill -9 of the primary is there, and 
     blobs: pushes.blobs.slice(-20),
     manifests: pushes.manifests.slice(-20),
   })
-  await assertNothingLeft(up, 'SIGTERM')
-})
+}
 
-test('an edge killed in the middle of a fill goes on with what it has, and rebuilds a lost index', async (t) => {
-  const mebibyte = 1024 * 1024
-  const sizeBytes = 64 * mebibyte
+const filledBytes = 64 * mebibyte
+
+async function killFilling(t: TestContext, up: TestUp, upstream: Upstream): Promise<void> {
   const random = createRandom(20_261_128)
-  const upstream = await startUpstream({ pace: 32 * mebibyte })
-  t.after(() => upstream.close())
-  const config = { edge: { upstreams: [{ id: 'origin', url: upstream.url.origin }] } }
-  const up = await startTestUp(t, { config })
-  const sent = (blob: { readonly digest: string }) => upstream.delivered(blob.digest).bytes
-
-  const first = addColdBlob(upstream, 'first', sizeBytes)
+  const cold = addColdBlob(upstream, 'first', filledBytes)
+  const sent = () => upstream.delivered(cold.blob.digest).bytes
   for (let kill = 0; kill < 2; kill++) {
     // So much that a fill that began anew would be seen by the bytes that the upstream sends.
     const afterBytes = random.between(18 * mebibyte, 28 * mebibyte)
     const killed = up.pidOf('edge')
-    await pullUntilKilled(up, upstream, first, { afterBytes, kill: () => up.kill('edge') })
+    await pullUntilKilled(up, upstream, cold, { afterBytes, kill: () => up.kill('edge') })
     const ms = await up.untilBack('edge', killed)
-    t.diagnostic(`killed after ${sent(first.blob)} bytes; ready after ${Math.round(ms)} ms`)
+    t.diagnostic(`killed after ${sent()} bytes; ready after ${Math.round(ms)} ms`)
   }
-  await assertPulls(up, first)
-  const again = sent(first.blob) - sizeBytes
+  await assertPulls(up, cold)
+  const again = sent() - filledBytes
   t.diagnostic(`sent again after two kills: ${again} bytes`)
   assert.ok(again <= 2 * againPerKill, `${again} bytes were sent again`)
+}
 
-  const second = addColdBlob(upstream, 'second', sizeBytes)
-  const afterBytes = random.between(18 * mebibyte, 40 * mebibyte)
-  await pullUntilKilled(up, upstream, second, { afterBytes, kill: () => up.killAll() })
+async function killAll(
+  t: TestContext,
+  up: TestUp,
+  {
+    upstream,
+    images,
+  }: { readonly upstream: Upstream; readonly images: ReadonlyMap<string, Image> },
+): Promise<void> {
+  const sent = (blob: { readonly digest: string }) => upstream.delivered(blob.digest).bytes
+  const held = addColdBlob(upstream, 'held', mebibyte)
+  await assertPulls(up, held)
+  const filling = addColdBlob(upstream, 'filling', filledBytes)
+  const last = new Map([...images, ['all', await pushed(up, 'all')]])
+  const kill = async () => t.diagnostic(`${await up.killAll()} processes`)
+  await pullUntilKilled(up, upstream, filling, { afterBytes: 20 * mebibyte, kill })
   await rm(join(up.data, 'edge/index'), { recursive: true })
-  const before = { first: sent(first.blob), second: sent(second.blob) }
+  const before = { held: sent(held.blob), filling: sent(filling.blob) }
   await up.start()
-  await assertPulls(up, first)
-  assert.equal(sent(first.blob), before.first, 'a blob that was on disk was fetched again')
-  await assertPulls(up, second)
+  t.diagnostic(`start after the kill of all: ${Math.round(up.startMs)} ms`)
+  assert.ok(up.startMs < startLimitMs)
+  await assertPullable(up, last)
+  await assertPulls(up, held)
+  assert.equal(sent(held.blob), before.held, 'a blob that was on disk was fetched again')
+  await assertPulls(up, filling)
   // Without its record a part is worth nothing: its bytes may be holes.
-  assert.equal(sent(second.blob), before.second + sizeBytes)
-})
-
-test('a stop right after the kill of the primary ends its database server, too', async (t) => {
-  const up = await startTestUp(t)
-  up.kill('primary')
-  assert.equal(await up.stop('SIGINT'), 0, up.output())
-  assert.deepEqual(processesIn(up.data), [])
-})
-
-test('a primary that is killed until it is given up leaves no database server', async (t) => {
-  const up = await startTestUp(t)
-  for (let kill = 1; kill < 5; kill++) {
-    const killed = up.pidOf('primary')
-    up.kill('primary')
-    // The first ones die young.
-    if (kill < 4) await up.untilAnother('primary', killed)
-    else await up.untilBack('primary', killed)
-  }
-  up.kill('primary')
-  assert.equal(await up.ended(), 1)
-  assert.deepEqual(processesIn(up.data), [])
-})
+  assert.equal(sent(filling.blob), before.filling + filledBytes)
+}
 
 test('a first start that is killed or stopped half-way holds nobody up', async (t) => {
   const folder = await tempFolder(t)

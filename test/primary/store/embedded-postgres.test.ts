@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmod,
@@ -13,8 +13,9 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { dirname, join } from 'node:path'
+import { after, test, type TestContext } from 'node:test'
+import { promisify } from 'node:util'
 import { sql } from 'kysely'
 import { openDatabase, type Database } from '../../../primary/store/database.ts'
 import {
@@ -31,7 +32,7 @@ const options = { startTimeoutMs: 60_000 }
 const ends = new WeakMap<TestContext, (() => unknown)[]>()
 
 /** Ends something when the test is over, before its folder goes: hooks run in the order in which they were added. */
-function atEnd(t: TestContext, end: () => unknown): void {
+function beforeRemoval(t: TestContext, end: () => unknown): void {
   ends.get(t)?.push(end)
 }
 
@@ -45,6 +46,27 @@ async function folder(t: TestContext): Promise<string> {
   })
   return join(root, 'postgres')
 }
+
+let made: Promise<string> | undefined
+
+/** A folder with a cluster that was used before: a first start takes longer than most of these tests. */
+async function cluster(t: TestContext): Promise<string> {
+  const root = await folder(t)
+  made ??= makeCluster()
+  await promisify(execFile)('cp', ['-a', await made, root])
+  return root
+}
+
+async function makeCluster(): Promise<string> {
+  const root = join(await mkdtemp(join(tmpdir(), 'outport-epg-')), 'postgres')
+  const server = await startEmbeddedPostgres({ folder: root, ...options })
+  await server.stop(10_000)
+  return root
+}
+
+after(async () => {
+  if (made !== undefined) await rm(dirname(await made), { recursive: true, force: true })
+})
 
 async function withDatabase<T>(
   server: EmbeddedPostgres,
@@ -74,14 +96,14 @@ test('it starts, keeps its records, syncs, listens on no network, and stops', as
   assert.equal(await withDatabase(first, settingOf('listen_addresses')), '')
   await first.stop(10_000)
   const second = await startEmbeddedPostgres({ folder: root, ...options })
-  atEnd(t, () => second.stop(10_000))
+  beforeRemoval(t, () => second.stop(10_000))
   await withDatabase(second, ({ records }) => sql`SELECT id FROM kept`.execute(records))
 })
 
 test('its secret and its socket are for its user alone, and the secret is in no argument', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const server = await startEmbeddedPostgres({ folder: root, ...options })
-  atEnd(t, () => server.stop(10_000))
+  beforeRemoval(t, () => server.stop(10_000))
   const { password, socketFolder } = server.address
   assert.equal((await stat(join(root, 'password'))).mode & 0o777, 0o600)
   assert.equal((await stat(socketFolder)).mode & 0o777, 0o700)
@@ -93,7 +115,7 @@ test('its secret and its socket are for its user alone, and the secret is in no 
 })
 
 test('a server that a killed primary left running is adopted', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const first = await startEmbeddedPostgres({ folder: root, ...options })
   const second = await startEmbeddedPostgres({ folder: root, ...options })
   assert.equal(second.pid, first.pid)
@@ -102,7 +124,7 @@ test('a server that a killed primary left running is adopted', async (t) => {
 })
 
 test('after its server was killed it starts again', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const first = await startEmbeddedPostgres({ folder: root, ...options })
   const database = await openDatabase({
     address: first.address,
@@ -114,12 +136,12 @@ test('after its server was killed it starts again', async (t) => {
   await first.exited
   await database.close().catch(() => undefined)
   const second = await startEmbeddedPostgres({ folder: root, ...options })
-  atEnd(t, () => second.stop(10_000))
+  beforeRemoval(t, () => second.stop(10_000))
   await withDatabase(second, ({ records }) => sql`SELECT 1`.execute(records))
 })
 
 test('records of another PostgreSQL are refused with what to do', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const server = await startEmbeddedPostgres({ folder: root, ...options })
   await server.stop(10_000)
   await writeFile(join(root, 'cluster', 'PG_VERSION'), '19\n')
@@ -130,7 +152,7 @@ test('records of another PostgreSQL are refused with what to do', async (t) => {
 })
 
 test('it is found again when its folder is reached by another path', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const first = await startEmbeddedPostgres({ folder: root, ...options })
   const link = `${root}-link`
   await symlink(root, link)
@@ -141,7 +163,7 @@ test('it is found again when its folder is reached by another path', async (t) =
 })
 
 test('its folder may be moved, also when the path is too long for a socket', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const long = `${root}-${'x'.repeat(100)}`
   const sockets: string[] = []
   for (const [from, to] of [
@@ -175,7 +197,7 @@ test('a folder that others can open is never trusted with the socket', async (t)
 })
 
 test('a secret that is not its own is said, and nothing is left running', async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const server = await startEmbeddedPostgres({ folder: root, ...options })
   await server.stop(10_000)
   await writeFile(join(root, 'password'), 'another')
@@ -264,7 +286,7 @@ test('a full disk is the error of a full disk, after one try', async (t) => {
 })
 
 test("a stranger's process in its folder is left alone", async (t) => {
-  const root = await folder(t)
+  const root = await cluster(t)
   const first = await startEmbeddedPostgres({ folder: root, ...options })
   await first.stop(10_000)
   const stranger = spawn('sleep', ['1000'], { cwd: join(root, 'cluster') })
@@ -277,8 +299,8 @@ test("a stranger's process in its folder is left alone", async (t) => {
 })
 
 test('what a killed primary left is ended: its server, or the backends of a server that was killed', async (t) => {
-  const root = await folder(t)
-  await stopLeftPostgres(root, 10_000)
+  await stopLeftPostgres(await folder(t), 10_000)
+  const root = await cluster(t)
   const first = await startEmbeddedPostgres({ folder: root, ...options })
   const database = await openDatabase({
     address: first.address,
