@@ -9,6 +9,7 @@ import ts from 'typescript'
 
 /** shared/: a folder may import its own floor's neighbours only where listed, and every floor below. */
 const sharedFloors: readonly (readonly string[])[] = [
+  ['schema'],
   ['oci', 'config', 'files', 'match', 'memory', 'clients'],
   ['stream', 'auth', 'api', 'replication', 'policy', 'trust', 'site', 'observability'],
   ['http'],
@@ -157,6 +158,7 @@ const dialingGlobals = new Set(['fetch', 'WebSocket', 'EventSource'])
 
 /** What a room's routes may know of shared/, besides their own room. */
 const routesMayImport = [
+  'schema',
   ...['http', 'api', 'oci', 'auth', 'config', 'observability', 'stream'],
   // What edges and primary say to each other.
   'replication',

@@ -1,6 +1,6 @@
-import Type from 'typebox'
 import { listQuery, timestamp } from '../../shared/api/fields.ts'
 import { listAnswer, parseListing } from '../../shared/api/listing.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import { requireProject, type Admitted } from '../accounts/guard.ts'
 import { isAllowedInProject, isAllowedInSystem, roles } from '../accounts/permissions.ts'

@@ -1,5 +1,5 @@
-import Type from 'typebox'
 import { timestamp } from '../../shared/api/fields.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { Label } from '../store/labels.ts'
 
 /** A label as the API shows it. [harbor api/v2.0/swagger.yaml, Label] */

@@ -1,6 +1,7 @@
-import Type, { type TSchema } from 'typebox'
+import type { TSchema } from 'typebox'
 import { ApiError } from '../../shared/api/errors.ts'
 import { text } from '../../shared/api/fields.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import type { Deed } from '../store/audit.ts'

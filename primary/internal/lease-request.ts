@@ -1,6 +1,6 @@
-import Type from 'typebox'
-import { Compile } from 'typebox/compile'
 import type { LeaseRequest } from '../../shared/replication/lease.ts'
+import { checkOf } from '../../shared/schema/check.ts'
+import { Type } from '../../shared/schema/type.ts'
 
 const count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const place = Type.Object({ epoch: Type.Integer({ minimum: 1 }), seq: count })
@@ -13,7 +13,7 @@ const proof = Type.Object({
   payload: word(2048),
   signatures: Type.Array(Type.Object({ keyid: word(128), sig: word(256) }), { maxItems: 8 }),
 })
-const model = Compile(
+const check = checkOf(
   Type.Object({
     nonce: Type.String({ pattern: '^[A-Za-z0-9_-]{22}$' }),
     applied: place,
@@ -68,5 +68,5 @@ const model = Compile(
 
 /** Whether an edge may ask so. What a newer edge says besides is let through, and passed by. */
 export function isLeaseRequest(value: unknown): value is LeaseRequest {
-  return model.Check(value)
+  return check(value) === undefined
 }

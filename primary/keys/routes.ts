@@ -1,5 +1,5 @@
-import Type from 'typebox'
 import { text, timestamp } from '../../shared/api/fields.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import type { Deed } from '../store/audit.ts'

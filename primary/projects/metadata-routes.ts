@@ -1,6 +1,6 @@
-import Type from 'typebox'
 import { ApiError } from '../../shared/api/errors.ts'
 import { text } from '../../shared/api/fields.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import { requireProject } from '../accounts/guard.ts'
 import type { ProjectService } from './projects.ts'

@@ -1,6 +1,6 @@
-import Type from 'typebox'
 import { listQuery, text, timestamp } from '../../shared/api/fields.ts'
 import { listAnswer, parseListing } from '../../shared/api/listing.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import { requireProject, type Admitted } from '../accounts/guard.ts'
 import { repositoryFields, type Catalog, type CatalogRepository } from '../store/catalog.ts'

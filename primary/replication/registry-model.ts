@@ -1,6 +1,6 @@
-import Type from 'typebox'
 import { never, text, timestamp } from '../../shared/api/fields.ts'
 import type { EdgeSelector } from '../../shared/replication/events.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { Registry } from '../store/registries.ts'
 import { edgeGroupType } from './edge-group.ts'
 

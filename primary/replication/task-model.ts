@@ -1,7 +1,7 @@
-import Type from 'typebox'
 import { never, timestamp } from '../../shared/api/fields.ts'
 import type { Listing } from '../../shared/api/listing.ts'
 import type { Fields, Filter } from '../../shared/api/query.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { Execution } from '../store/executions.ts'
 import type { TaskProgress } from './progress.ts'
 

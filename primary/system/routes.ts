@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
-import Type from 'typebox'
 import { ApiError } from '../../shared/api/errors.ts'
 import { text, timestamp } from '../../shared/api/fields.ts'
+import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import {

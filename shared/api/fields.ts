@@ -1,4 +1,5 @@
-import Type, { type TString } from 'typebox'
+import type { TString } from 'typebox'
+import { Type } from '../schema/type.ts'
 
 /** A text in a body or query. PostgreSQL takes no NUL, which nobody has a use for. */
 export function text(maxLength: number, options: { readonly description?: string } = {}): TString {

@@ -1,14 +1,5 @@
-import type {
-  Static,
-  TArray,
-  TBoolean,
-  TInteger,
-  TObject,
-  TOptional,
-  TSchema,
-  TString,
-  TUnsafe,
-} from 'typebox'
+import type { Static, TArray, TBoolean, TInteger, TSchema, TString, TUnsafe } from 'typebox'
+import { Type } from '../schema/type.ts'
 import type { Bytes, BytesPerSecond, Milliseconds, Unit } from './units.ts'
 
 /**
@@ -125,8 +116,7 @@ export function group<const Properties extends Record<string, TSchema>>(
   properties: Properties,
   options: { readonly description?: string } = {},
 ) {
-  const required = Object.keys(properties).filter((name) => !isOptional(properties[name]))
-  return schemaOf<TObject<Properties>>({ type: 'object', required, properties, ...options })
+  return Type.Object(properties, options)
 }
 
 /** A list. */
@@ -142,15 +132,9 @@ export function asOption(schema: TSchema): OptionSchema {
   return schema
 }
 
-const mayBeAbsent = Symbol('the option may be left out')
-
 /** An option that may be left out; it has no default. */
 export function optional<Schema extends TSchema>(schema: Schema) {
-  return schemaOf<TOptional<Schema>>({ ...schema, [mayBeAbsent]: true })
-}
-
-function isOptional(schema: TSchema | undefined): boolean {
-  return schema !== undefined && mayBeAbsent in schema
+  return Type.Optional(schema)
 }
 
 /** A loaded value: every level readonly, as the loader freezes it. */

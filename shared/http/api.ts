@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, FastifySchema } from 'fastify'
 import type { IncomingHttpHeaders } from 'node:http'
-import Type, { type Static, type TSchema } from 'typebox'
+import type { Static, TSchema } from 'typebox'
+import { Type } from '../schema/type.ts'
 import { acceptJson } from './bodies.ts'
 import { clientAddressOf } from './forwarded.ts'
 import { describeRoutes, type ApiDescription } from './openapi.ts'

@@ -1,4 +1,6 @@
-import { parse, Range } from 'semver'
+// The package's front loads all of it.
+import Range from 'semver/classes/range.js'
+import parse from 'semver/functions/parse.js'
 
 /** A range of semantic versions that has been read. Made by `parseVersionRange` alone. */
 export type VersionRange = Range

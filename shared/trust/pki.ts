@@ -7,13 +7,19 @@ import {
   randomBytes,
   type KeyObject,
 } from 'node:crypto'
+import { createRequire } from 'node:module'
 import { promisify } from 'node:util'
-import forge from 'node-forge'
+import type forge from 'node-forge'
 import { edgeCertificateName } from './edge-certificate.ts'
 import type { CertificateNames } from './names.ts'
 
 // node-forge builds; node:crypto makes the keys (its own are ten times slower), signs (forty times) and reads what
 // others made. It knows RSA alone, and it must never parse what came over a network.
+
+const load = createRequire(import.meta.url)
+
+/** Loaded when something is built, which most starts do not. */
+const builder = (): typeof forge => load('node-forge') as typeof forge
 
 const generateRsaKey = promisify(generateKeyPair)
 
@@ -60,7 +66,7 @@ export async function issueServerCertificate(
   ca: PemPair,
   { names, now }: { readonly names: CertificateNames; readonly now: Date },
 ): Promise<PemPair> {
-  const issuer = forge.pki.certificateFromPem(ca.cert)
+  const issuer = builder().pki.certificateFromPem(ca.cert)
   const issuerKey = rsaKey(ca.key)
   const key = await createKey(serverBits)
   const cert = startCertificate({ publicKey: publicKeyOf(key), days: serverDays, now })
@@ -94,7 +100,7 @@ export function issueEdgeCertificate(
     now,
   }: { readonly edgeId: string; readonly publicKey: string; readonly now: Date },
 ): string {
-  const issuer = forge.pki.certificateFromPem(ca.cert)
+  const issuer = builder().pki.certificateFromPem(ca.cert)
   const cert = startCertificate({ publicKey: publicKeyOf(publicKey), days: edgeDays, now })
   cert.setSubject([...organisation, commonNameOf(edgeId)])
   cert.setIssuer(issuer.subject.attributes)
@@ -106,8 +112,8 @@ export function issueEdgeCertificate(
     { name: 'subjectKeyIdentifier' },
     { name: 'authorityKeyIdentifier', keyIdentifier: keyIdentifierOf(issuer) },
   ])
-  cert.sign(signerOf(rsaKey(ca.key)), forge.md.sha256.create())
-  return toUnixLines(forge.pki.certificateToPem(cert))
+  cert.sign(signerOf(rsaKey(ca.key)), builder().md.sha256.create())
+  return toUnixLines(builder().pki.certificateToPem(cert))
 }
 
 /** A key, and a request (PKCS#10) for a server certificate that somebody else's CA will sign. */
@@ -115,13 +121,13 @@ export async function createServerRequest(
   names: CertificateNames,
 ): Promise<{ readonly request: string; readonly key: string }> {
   const key = await createKey(serverBits)
-  const request = forge.pki.createCertificationRequest()
+  const request = builder().pki.createCertificationRequest()
   request.publicKey = publicKeyOf(key)
   request.setSubject(serverSubject(names))
   request.setAttributes([{ name: 'extensionRequest', extensions: [subjectAltName(names)] }])
-  request.sign(signerOf(key), forge.md.sha256.create())
+  request.sign(signerOf(key), builder().md.sha256.create())
   return {
-    request: toUnixLines(forge.pki.certificationRequestToPem(request)),
+    request: toUnixLines(builder().pki.certificationRequestToPem(request)),
     key: pkcs8(key),
   }
 }
@@ -160,12 +166,12 @@ function signerOf(key: KeyObject): forge.pki.rsa.PrivateKey {
 /** @param key private, or a public one's PEM: read by node:crypto, since it came over a network; forge gets its two numbers */
 function publicKeyOf(key: KeyObject | string): forge.pki.rsa.PublicKey {
   const { n, e } = createPublicKey(key).export({ format: 'jwk' })
-  return forge.pki.setRsaPublicKey(bigInteger(n), bigInteger(e))
+  return builder().pki.setRsaPublicKey(bigInteger(n), bigInteger(e))
 }
 
 function bigInteger(base64url: string | undefined): forge.jsbn.BigInteger {
   if (base64url === undefined) throw new RangeError('the key is not RSA')
-  return new forge.jsbn.BigInteger(Buffer.from(base64url, 'base64url').toString('hex'), 16)
+  return new (builder().jsbn.BigInteger)(Buffer.from(base64url, 'base64url').toString('hex'), 16)
 }
 
 function startCertificate({
@@ -177,7 +183,7 @@ function startCertificate({
   readonly days: number
   readonly now: Date
 }): forge.pki.Certificate {
-  const cert = forge.pki.createCertificate()
+  const cert = builder().pki.createCertificate()
   cert.publicKey = publicKey
   cert.serialNumber = createSerialNumber()
   const start = now.getTime() - hourMs
@@ -207,7 +213,11 @@ function commonNameOf(value: string): forge.pki.CertificateField {
 
 function field(shortName: string, value: string): forge.pki.CertificateField {
   // The types want a Class here; the code writes the value with this as its ASN.1 type.
-  return { shortName, value, valueTagClass: forge.asn1.Type.UTF8 as unknown as forge.asn1.Class }
+  return {
+    shortName,
+    value,
+    valueTagClass: builder().asn1.Type.UTF8 as unknown as forge.asn1.Class,
+  }
 }
 
 function subjectAltName({ dnsNames, ipAddresses }: CertificateNames): object {
@@ -225,12 +235,12 @@ function keyIdentifierOf(issuer: forge.pki.Certificate): string {
     { readonly subjectKeyIdentifier: string } | undefined
   return extension === undefined
     ? issuer.generateSubjectKeyIdentifier().getBytes()
-    : forge.util.hexToBytes(extension.subjectKeyIdentifier)
+    : builder().util.hexToBytes(extension.subjectKeyIdentifier)
 }
 
 function sign(cert: forge.pki.Certificate, key: KeyObject, issuerKey: KeyObject): PemPair {
-  cert.sign(signerOf(issuerKey), forge.md.sha256.create())
-  return { cert: toUnixLines(forge.pki.certificateToPem(cert)), key: pkcs8(key) }
+  cert.sign(signerOf(issuerKey), builder().md.sha256.create())
+  return { cert: toUnixLines(builder().pki.certificateToPem(cert)), key: pkcs8(key) }
 }
 
 function pkcs8(key: KeyObject): string {

@@ -153,8 +153,15 @@ test('people see public projects and their own; a person who creates one is its 
     return shown.map(({ name }) => name).join(' ')
   }
   assert.equal(await names('', alice), 'mine open')
-  assert.equal(await names('public=false', alice), 'mine')
-  assert.equal(await names('public=true', alice), 'open')
+  // As Harbor's clients spell it.
+  for (const yes of ['true', 'True', '1', 'yes'])
+    assert.equal(await names(`public=${yes}`, alice), 'open')
+  for (const no of ['false', 'False', '0']) assert.equal(await names(`public=${no}`, alice), 'mine')
+  for (const what of ['maybe', 'constructor']) {
+    const refused = await call(`${projects}?public=${what}`, { as: alice })
+    assert.equal(refused.status, 400)
+    assert.match(JSON.stringify(refused.body), /querystring\/public must be boolean/)
+  }
   assert.equal(await names('owner=alice', alice), 'mine')
   assert.equal(await names('owner=bob', alice), 'open')
   assert.equal(await names('name=PE', alice), 'open')
