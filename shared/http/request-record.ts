@@ -17,6 +17,8 @@ export interface RequestRecord {
   readonly listener: string | undefined
   /** Whose word counts about the client's address. */
   readonly proxies: TrustedProxies
+  /** What the answer says of how long its connection is kept. [RFC 2068 §19.7.1.1] */
+  readonly keepAlive: string | undefined
   /**
    * The connection that it came by. Ask here, never the request: Node takes `request.socket` away when a loop over
    * the body is left early, while the answer is still to come.
@@ -55,7 +57,8 @@ export function startRecord(
   {
     listener,
     proxies,
-  }: { readonly listener?: string | undefined; readonly proxies: TrustedProxies },
+    keepAlive,
+  }: Pick<RequestRecord, 'proxies'> & Partial<Pick<RequestRecord, 'listener' | 'keepAlive'>>,
 ): RequestRecord {
   const { socket } = request
   const record: RequestRecord = {
@@ -63,6 +66,7 @@ export function startRecord(
     route: 'unknown',
     listener,
     proxies,
+    keepAlive,
     socket,
     peer: socket.remoteAddress ?? '',
   }

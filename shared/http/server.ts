@@ -269,8 +269,11 @@ function attachHandler(
   const { options, connections, drain } = context
   const { log, httpMetrics, name } = options
   const proxies = createTrustedProxies(options.trustedProxies ?? [])
+  // Edges come back, and each handshake costs both sides more than a piece of a blob does.
+  const keptMs = options.timeouts?.keep_alive ?? defaultTimeouts().keep_alive
+  const keepAlive = options.mutual === true ? `timeout=${Math.floor(keptMs / 1000)}` : undefined
   const handle = (request: IncomingMessage, response: ServerResponse) => {
-    const record = startRecord(request, { listener: name, proxies })
+    const record = startRecord(request, { listener: name, proxies, keepAlive })
     const exchange = connections.begin(record, request, response)
     httpMetrics.started()
     // Writing to a client that has gone is an error of the stream, which would end the process; 'close' tells of it.

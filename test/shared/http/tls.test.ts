@@ -296,6 +296,17 @@ describe('a server for those alone who show a certificate', () => {
     assert.match(await connection.until(/ok/), /^HTTP\/1\.1 200 /)
   })
 
+  test('says how long it keeps a connection, so that whoever comes back need not shake hands again', async (t) => {
+    const { server, port } = await startHttpServer(t, {
+      mutual: true,
+      timeouts: { keep_alive: 90_000 },
+    })
+    server.setMutual({ ...makeCertificate({ issuer: ca }), ca: [ca.cert] })
+    const connection = await connectRaw(t, port, { ...client, ca: ca.cert })
+    connection.send('GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    assert.match(await connection.until(/ok/), /\r\nkeep-alive: timeout=90\r\n/i)
+  })
+
   test('closes a connection that says nothing, or only that it is over', async (t) => {
     const { port } = await start(t)
     const silent = await connectRaw(t, port)
