@@ -1,5 +1,5 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
-import { open } from 'node:fs/promises'
+import { open, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { syncFolder } from '../../../shared/files/atomic-write.ts'
 import { readTextFile } from '../../../shared/files/text-file.ts'
@@ -28,6 +28,10 @@ export async function makeRootFile(path: string): Promise<RootFile> {
   try {
     await file.writeFile(privateKey.export({ type: 'pkcs8', format: 'pem' }))
     await file.sync()
+  } catch (error) {
+    // A part of a key is none, and would be in the way.
+    await rm(path, { force: true })
+    throw error
   } finally {
     await file.close()
   }
