@@ -1,7 +1,7 @@
 import type { Static } from 'typebox'
 import { text } from '../../shared/api/fields.ts'
 import { Type } from '../../shared/schema/type.ts'
-import { statementTypes, type Envelope } from '../../shared/trust/statement.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import type { Deed } from '../store/audit.ts'
@@ -70,11 +70,11 @@ export function offlineRootRoutes(
     handle: async ({ query }) => {
       const pending = await offlineRoot.pending({ nextEpoch: query.epoch === 'next' })
       if (pending === undefined) return { status: 200, body: { signers: [], changes: [] } }
-      const { payload, signers, changes } = pending
+      const { payloadType, payload, signers, changes } = pending
       const written = payload.toString('base64')
       return {
         status: 200,
-        body: { payload_type: statementTypes.trust, payload: written, signers, changes },
+        body: { payload_type: payloadType, payload: written, signers, changes },
       }
     },
   })

@@ -1,6 +1,11 @@
 import type { JsonWebKey } from 'node:crypto'
 import { ApiError } from '../../shared/api/errors.ts'
-import { payloadOf, StatementError, type Envelope } from '../../shared/trust/statement.ts'
+import {
+  payloadOf,
+  StatementError,
+  statementTypes,
+  type Envelope,
+} from '../../shared/trust/statement.ts'
 import { fingerprintOf, publicKeyOf } from '../../shared/trust/trust-list.ts'
 import type { CurrentKeys } from '../events/current-keys.ts'
 import type { HighWater } from '../events/high-water.ts'
@@ -18,6 +23,7 @@ export interface OfflineRootDeps {
 
 /** What whoever keeps the root is asked to sign. */
 export interface ListToSign {
+  readonly payloadType: string
   /** The bytes. */
   readonly payload: Buffer
   /** The roots that must sign and are not here. */
@@ -53,6 +59,7 @@ export function createOfflineRoot({ store, lists, keys, highWater }: OfflineRoot
       if (pending === undefined) return undefined
       const { list, inForce, signers } = pending
       return {
+        payloadType: statementTypes.trust,
         payload: payloadOf(list),
         signers: signers
           .filter(({ signing }) => signing === undefined)

@@ -1,24 +1,16 @@
 import { X509Certificate, type JsonWebKey } from 'node:crypto'
 import type { Selectable, Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
-import { headStatement } from '../../shared/replication/chain.ts'
 import { createCa } from '../../shared/trust/pki.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
-import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
 import { fingerprintOf } from '../../shared/trust/trust-list.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import {
-  certificateOf,
-  insertCa,
-  insertKey,
-  insertOfflineRoot,
-  lockKeys,
-  readRing,
-} from './keys.ts'
+import { certificateOf, insertCa, insertKey, insertOfflineRoot, lockKeys } from './keys.ts'
 import { appendEvents } from './outbox.ts'
 import { readRoots } from './roots.ts'
 import type { KeysTable, Schema } from './schema.ts'
+import { signAnew } from './signed-batches.ts'
 import { isNamed, readTrust, replaceRoot, type TrustOptions } from './trust.ts'
 
 export type KeyPurpose = KeysTable['purpose']
@@ -180,7 +172,7 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
         if (state === 'active')
           throw new ApiError('PRECONDITION', 'this key signs now: rotate it first')
         await trx.deleteFrom('keys').where('id', '=', id).execute()
-        if (purpose === 'log') await signAnew(trx, id, { issuer, secrets })
+        if (purpose === 'log') await signAnew(trx, id, secrets)
         await tell(trx, { id, purpose, state: 'gone', now })
         await audit(trx, { operation: 'delete', id, purpose }, { actor, now })
       })
@@ -265,31 +257,6 @@ async function find(trx: Transaction<Schema>, id: string): Promise<KeyInfo> {
     .where('id', '=', id)
     .executeTakeFirstOrThrow()
   return infoOf(row)
-}
-
-/** The ends of batches that this key had signed, by the one that signs now: edges that are behind go on to read them. */
-async function signAnew(
-  trx: Transaction<Schema>,
-  kid: string,
-  { secrets }: TrustOptions,
-): Promise<void> {
-  const ring = await readRing(trx, { secrets, purpose: 'log' })
-  if (ring === undefined) return
-  const rows = await trx
-    .selectFrom('event_batches as b')
-    .innerJoin('events as e', 'e.seq', 'b.last_seq')
-    .select(['b.last_seq as seq', 'b.epoch', 'b.envelope', 'e.header_hash as hash'])
-    .execute()
-  for (const { envelope, ...head } of rows) {
-    const { signatures } = JSON.parse(envelope) as Envelope
-    if (!signatures.some(({ keyid }) => keyid === kid)) continue
-    const signed = signStatement(statementTypes.head, headStatement(head), ring.signing)
-    await trx
-      .updateTable('event_batches')
-      .set({ envelope: JSON.stringify(signed) })
-      .where('last_seq', '=', head.seq)
-      .execute()
-  }
 }
 
 function infoOf(row: Selectable<KeysTable>): KeyInfo {

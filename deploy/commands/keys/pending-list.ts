@@ -80,7 +80,7 @@ export function signPending(pending: PendingList, roots: readonly RootFile[]): P
 }
 
 /** Those whose signatures a list still waits for. */
-export function missingSigners({ signers, signatures }: PendingList): PendingList['signers'] {
+function missingSigners({ signers, signatures }: PendingList): PendingList['signers'] {
   return signers.filter(({ id }) => signatures.every(({ keyid }) => keyid !== id))
 }
 

@@ -8,7 +8,6 @@ import { waitFor } from '../../kit/clock.ts'
 import {
   createOfflineRoot,
   listOf,
-  type OfflineRoot,
   type ShownPending,
   type SignedList,
 } from '../../kit/offline-root.ts'
@@ -71,7 +70,6 @@ const rotate = async (purpose: string) =>
   (await api('POST', '/keys/rotate', { purpose })) as ShownKey
 const getPending = async (query = '') => (await api('GET', `/keys/pending${query}`)) as ShownPending
 const submit = (list: SignedList) => api('POST', '/keys/lists', list)
-const signNow = async (by: OfflineRoot = root) => submit(by.sign(await getPending()))
 const trust = async () => {
   const answer = await fetch(new URL('/service/trust', primary.url))
   return (await answer.json()) as ShownTrust
@@ -90,6 +88,7 @@ test('the root moves out of the database: both roots sign, and its private half 
   const before = await trust()
   assert.deepEqual(await getPending(), { signers: [], changes: [] })
   assert.equal(await gauge(), '0')
+  assert.deepEqual(await keysOf('edge-ca'), [])
   const added = (await api('POST', '/keys/root', { jwk: root.jwk })) as ShownKey
   assert.deepEqual([added.state, added.offline], ['next', true])
   assert.equal(added.fingerprint, root.fingerprint)
