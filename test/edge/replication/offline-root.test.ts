@@ -144,6 +144,13 @@ test('an edge that comes after the CA was rotated gets a certificate by the new 
   await again.stop()
 })
 
+test('an edge goes on in an epoch that the root announced from where it is kept', async () => {
+  const pending = (await api('GET', '/keys/pending?epoch=next')) as ShownPending
+  await api('POST', '/keys/epoch', { force: true, list: root.sign(pending) })
+  await waitFor('the epoch at the edge', async () => (await trustOf(edge)).includes('"epoch":2'))
+  await logComes()
+})
+
 test('an edge that was away while the root moved, and moved back, comes to believe the last one', async () => {
   await edge.stop()
   const log = await rotateAndSign('log')
