@@ -30,6 +30,7 @@ import { createCleanup, type Cleanup } from './cleanup.ts'
 import { createLaterJobs } from './jobs/jobs.ts'
 import { checkHealth, checkLog } from './health.ts'
 import { createTakeReport } from './internal/pull-reports.ts'
+import { createOfflineRoot } from './keys/offline-root.ts'
 import { createRotation } from './keys/rotation.ts'
 import { createInternalServer } from './internal/server.ts'
 import { createDatabaseMetrics, createPrimaryMetrics, createReportMetrics } from './metrics.ts'
@@ -49,6 +50,7 @@ import { createPullReports } from './store/pull-reports.ts'
 import { keepPostgres } from './store/kept-postgres.ts'
 import { openKeyFile } from './store/key-file.ts'
 import { createKeyRotation } from './store/key-rotation.ts'
+import { createPendingLists } from './store/pending-lists.ts'
 import { createLogMarks } from './store/log-mark.ts'
 import { createFeedStarts } from './store/feed-starts.ts'
 import { listenForHeads } from './store/listen.ts'
@@ -148,7 +150,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   const keys = await openCurrentKeys(records, { secrets, issuer: storeId, log })
   // Before anything is numbered.
   const highWater = await startHighWater({
-    marks: createLogMarks(records, blobs),
+    marks: createLogMarks(records, blobs, { issuer: storeId, secrets }),
     log,
     everyMs: markMs,
     now: () => new Date(),
@@ -169,8 +171,15 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
   signal.throwIfAborted()
   const sender = createBlobSender({ maxBufferBytes: options.cache.transfer_buffers })
   const health = () => checkHealth({ database, blobs, follower, highWater })
+  const keyRotation = createKeyRotation(records, { issuer: storeId, secrets })
+  const offlineRoot = createOfflineRoot({
+    store: keyRotation,
+    lists: createPendingLists(records, { issuer: storeId, secrets }),
+    keys,
+    highWater,
+  })
   const rotation = createRotation({
-    store: createKeyRotation(records, { issuer: storeId, secrets }),
+    store: keyRotation,
     keys,
     highWater,
     aheadMs: options.keys.ahead,
@@ -204,6 +213,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
     jobs,
     keys,
     rotation,
+    offlineRoot,
     sender,
     metrics: createPrimaryMetrics({
       registry: metrics.registry,
@@ -211,6 +221,7 @@ async function start(config: PrimaryConfig, context: StartContext): Promise<Runn
       uploadsRunning: () => services.registry.uploads.running(),
       isFollowing: () => follower.isCurrent(),
       isBehind: () => highWater.behind() !== undefined,
+      waitsForRoot: () => keys.waitsForRoot(),
     }),
     log,
     externalUrl: () => externalUrl ?? '',

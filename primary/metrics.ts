@@ -22,6 +22,8 @@ export interface PrimaryMetricsDeps {
   readonly isFollowing: () => boolean
   /** Whether the log is less than it once was. */
   readonly isBehind: () => boolean
+  /** Whether a list of keys waits for a root that is kept offline. */
+  readonly waitsForRoot: () => boolean
 }
 
 /** The timing of statements, which begins before anything else of the primary exists. */
@@ -90,6 +92,11 @@ export function createPrimaryMetrics(deps: PrimaryMetricsDeps): Omit<PrimaryMetr
       name: 'outport_primary_log_behind',
       help: 'Whether the database is older than it was, so that edges are told nothing: 1 or 0.',
       value: () => (deps.isBehind() ? 1 : 0),
+    },
+    {
+      name: 'outport_primary_keys_unsigned',
+      help: 'Whether a list of keys waits to be signed by a root that is kept offline: 1 or 0.',
+      value: () => (deps.waitsForRoot() ? 1 : 0),
     },
   ])
   return {

@@ -23,6 +23,7 @@ import type { PrimaryOptions } from './config.ts'
 import { createClientEdges } from './edges/client-edges.ts'
 import { createEnrolment } from './edges/enrolment.ts'
 import { createInventory } from './edges/inventory.ts'
+import type { OfflineRoot } from './keys/offline-root.ts'
 import type { Rotation } from './keys/rotation.ts'
 import type { CurrentKeys } from './events/current-keys.ts'
 import { createFollowedCache } from './events/followed-cache.ts'
@@ -84,6 +85,7 @@ export interface ServiceDeps {
   readonly jobs: Jobs
   readonly keys: Pick<CurrentKeys, 'jwt' | 'trust' | 'edgeCa' | 'logSigning'>
   readonly rotation: Rotation
+  readonly offlineRoot: OfflineRoot
   readonly sender: BlobSender
   readonly metrics: Omit<PrimaryMetrics, 'queried'>
   readonly log: Logger
@@ -258,7 +260,7 @@ export function createServices(deps: ServiceDeps): Services {
         robots,
         now,
       },
-      keys: { rotation: deps.rotation, now },
+      keys: { rotation: deps.rotation, offlineRoot: deps.offlineRoot, now },
       clientEdges: createClientEdges({
         roster: stores.roster,
         hosts: options.client_edges,

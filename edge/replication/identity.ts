@@ -193,11 +193,18 @@ function openIfSigned(envelope: Envelope, root: TrustedKey): TrustList | undefin
   }
 }
 
-/** Whether the CA of a certificate issues no more: the one that does stands first. */
+/**
+ * Whether the CA of a certificate issues no more: the one that does stands first. A newer one may issue already, where
+ * the root is kept offline and has not said so.
+ */
 function isByOtherCa({ certificate, list }: Kept): boolean {
-  const [issuing] = list?.ca ?? []
-  if (certificate === undefined || issuing === undefined) return false
-  return !new X509Certificate(certificate).checkIssued(new X509Certificate(issuing))
+  if (certificate === undefined) return false
+  const own = new X509Certificate(certificate)
+  const all = (list?.ca ?? []).map((pem) => new X509Certificate(pem))
+  const [first] = all
+  const issuer = all.find((ca) => own.checkIssued(ca))
+  if (first === undefined || issuer === first) return false
+  return issuer === undefined || issuer.validFromDate <= first.validFromDate
 }
 
 /** How long a certificate still counts; nothing without one. */

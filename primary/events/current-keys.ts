@@ -5,7 +5,7 @@ import type { PemPair } from '../../shared/trust/pki.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
 import type { Records } from '../store/database.ts'
 import { createKeys, type CaRing, type KeyRing } from '../store/keys.ts'
-import { agreeOnTrust, type Trust } from '../store/trust.ts'
+import { agreeOnTrust, type AgreedKeys, type Trust } from '../store/trust.ts'
 
 /** The signing keys as they are now. */
 export interface CurrentKeys {
@@ -19,6 +19,8 @@ export interface CurrentKeys {
   knownCa(): CaRing | undefined
   /** What signs the log, leases and snapshots. */
   logSigning(): KeyRing['signing']
+  /** Whether a list waits to be signed by a root that is kept offline. */
+  waitsForRoot(): boolean
   /** Signs where the log ends. */
   signHead(head: LogHead): Envelope
   /** Call when the log says that they changed. */
@@ -39,15 +41,24 @@ export async function openCurrentKeys(
   }: { readonly secrets: Secrets; readonly issuer: string; readonly log: Logger },
 ): Promise<CurrentKeys> {
   const keys = createKeys(records, secrets)
-  for (const purpose of ['jwt', 'root', 'log'] as const) await keys.ring(purpose, new Date())
-  const read = () => agreeOnTrust(records, { issuer, secrets }, new Date())
+  for (const purpose of ['jwt', 'log'] as const) await keys.ring(purpose, new Date())
+  await keys.makeRoot(new Date())
+  const read = async (before?: AgreedKeys): Promise<AgreedKeys> => {
+    const agreed = await agreeOnTrust(records, { issuer, secrets }, new Date())
+    if (agreed.pending !== undefined && before?.pending === undefined)
+      log.warn(
+        { version: agreed.pending.list.version },
+        "a list of keys waits for a root that is kept offline: 'outport keys sign' signs it; see docs/keys.md",
+      )
+    return agreed
+  }
   let current = await read()
   const listeners: (() => Promise<void>)[] = []
   /** One after another: what was read last was true last. */
   let reading: Promise<void> = Promise.resolve()
   const refresh = (): Promise<void> => {
     const mine = reading.then(async () => {
-      current = await read()
+      current = await read(current)
       await Promise.all(listeners.map((listener) => listener()))
     })
     reading = mine.catch(() => undefined)
@@ -59,6 +70,7 @@ export async function openCurrentKeys(
     logSigning: () => current.log.signing,
     onRead: (listener) => void listeners.push(listener),
     trust: () => current.trust,
+    waitsForRoot: () => current.pending !== undefined,
     async edgeCa() {
       if (current.ca !== undefined) return current.ca.issuing
       const { issuing } = await keys.ca(new Date())

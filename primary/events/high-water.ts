@@ -1,7 +1,7 @@
 import type { Logger } from '../../shared/observability/log.ts'
 import type { LogHead } from '../../shared/replication/chain.ts'
 import type { Deed } from '../store/audit.ts'
-import type { LogBehind, LogMarks, LogState } from '../store/log-mark.ts'
+import type { EpochOptions, LogBehind, LogMarks, LogState } from '../store/log-mark.ts'
 
 /** Whether the log is all that it ever was. While it is not, edges are told nothing of it. */
 export interface HighWater {
@@ -15,14 +15,12 @@ export interface HighWater {
   lookAgain(): void
   /**
    * An administrator has the log go on in a new epoch.
-   * @param announce has the root say so, before edges are let in again
-   * @throws ApiError CONFLICT where nothing is wrong, without `force`
+   * @param announced called before edges are let in again: the root has said so
+   * @throws ApiError CONFLICT where nothing is wrong, without `force`, and what an offline root is refused for
    */
-  accept(
-    options: { readonly force: boolean },
-    deed: Deed,
-    announce: () => Promise<void>,
-  ): Promise<LogState>
+  accept(options: EpochOptions, deed: Deed, announced: () => Promise<void>): Promise<LogState>
+  /** The epoch that `accept` begins. */
+  nextEpoch(): Promise<number>
   /** Calls back when the log is found to be behind, or goes on. */
   onChange(listener: () => void): void
   stop(): Promise<void>
@@ -89,9 +87,10 @@ export async function startHighWater({
     state: () => marks.state(),
     shown: async (place, by) => take(await marks.shown(place, by, now())),
     lookAgain,
-    async accept(options, deed, announce) {
+    nextEpoch: () => marks.nextEpoch(),
+    async accept(options, deed, announced) {
       const state = await marks.accept(options, deed)
-      await announce()
+      await announced()
       take(state)
       return state
     },

@@ -3,7 +3,7 @@ import type { CurrentKeys } from '../events/current-keys.ts'
 import type { HighWater } from '../events/high-water.ts'
 import type { Deed } from '../store/audit.ts'
 import type { KeyInfo, KeyPurpose, KeyRotation } from '../store/key-rotation.ts'
-import type { LogState } from '../store/log-mark.ts'
+import type { EpochOptions, LogState } from '../store/log-mark.ts'
 
 export interface RotationDeps {
   readonly store: KeyRotation
@@ -18,10 +18,13 @@ export interface RotationDeps {
   readonly now: () => number
 }
 
-/** A key, and when it signs; undefined where it does already. */
+/** A key, and when it signs. */
 export interface RotatedKey {
   readonly key: KeyInfo
+  /** Undefined where it does already, or where that is not known yet. */
   readonly signsFrom: Date | undefined
+  /** Whether a root that is kept offline must name it first. */
+  readonly waitsForRoot: boolean
 }
 
 /** The keys of an installation, and the epoch of its log. */
@@ -40,8 +43,8 @@ export interface Rotation {
   /** Ends a key that does not sign. @throws ApiError NOT_FOUND, PRECONDITION */
   drop(id: string, deed: Deed): Promise<void>
   log(): Promise<LogState>
-  /** Has the log go on, in a new epoch. @throws ApiError CONFLICT */
-  acceptEpoch(options: { readonly force: boolean }, deed: Deed): Promise<LogState>
+  /** Has the log go on, in a new epoch. @throws ApiError CONFLICT, and what an offline root is refused for */
+  acceptEpoch(options: EpochOptions, deed: Deed): Promise<LogState>
   /** Has keys sign and be forgotten in their time, for as long as it runs. @returns how to stop */
   start(): () => Promise<void>
 }
@@ -75,6 +78,7 @@ export function createRotation({
       all.some(
         (key) =>
           key.state === state &&
+          key.purpose !== 'root' &&
           key.changedAt <= before(age) &&
           (purpose === undefined || key.purpose === purpose),
       )
@@ -85,6 +89,10 @@ export function createRotation({
         changed = (await store.forget(purpose, before(age), at)) || changed
     if (changed) await keys.refresh()
   }
+  const isOffline = async (): Promise<boolean> =>
+    (await store.list()).some(
+      (key) => key.purpose === 'root' && key.state === 'active' && key.isOffline,
+    )
   return {
     list: () => store.list(),
     async rotate(purpose, options, deed) {
@@ -93,9 +101,11 @@ export function createRotation({
           ? await store.replaceRoot(deed)
           : await store.begin(purpose, options, deed)
       await keys.refresh()
-      const signsFrom =
-        key.state === 'next' ? new Date(key.changedAt.getTime() + aheadMs) : undefined
-      return { key, signsFrom }
+      const waitsForRoot =
+        key.purpose === 'root' ? key.state === 'next' : key.purpose !== 'jwt' && (await isOffline())
+      const isLater = key.state === 'next' && !waitsForRoot
+      const signsFrom = isLater ? new Date(key.changedAt.getTime() + aheadMs) : undefined
+      return { key, signsFrom, waitsForRoot }
     },
     async drop(id, deed) {
       await store.drop(id, deed)

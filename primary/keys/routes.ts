@@ -3,38 +3,21 @@ import { Type } from '../../shared/schema/type.ts'
 import type { AdminApi } from '../accounts/admin-api.ts'
 import type { Admitted } from '../accounts/guard.ts'
 import type { Deed } from '../store/audit.ts'
-import type { KeyInfo, KeyPurpose } from '../store/key-rotation.ts'
+import type { KeyPurpose } from '../store/key-rotation.ts'
 import type { LogState } from '../store/log-mark.ts'
+import { keyModel, purposeModel, showKey, type ShownPurpose } from './key-model.ts'
+import { envelopeOf, offlineRootRoutes, signedListModel } from './offline-root-routes.ts'
+import type { OfflineRoot } from './offline-root.ts'
 import type { Rotation } from './rotation.ts'
 
 export interface KeyRouteDeps {
   readonly rotation: Rotation
+  readonly offlineRoot: OfflineRoot
   /** Epoch ms. */
   readonly now: () => number
 }
 
 const tag = 'key'
-const shownPurposes = ['root', 'log', 'jwt', 'edge-ca'] as const
-type ShownPurpose = (typeof shownPurposes)[number]
-const purposeModel = Type.Union(
-  shownPurposes.map((purpose) => Type.Literal(purpose)),
-  { description: 'root names the others; log signs events; jwt signs tokens; edge-ca edges.' },
-)
-
-const keyModel = Type.Object({
-  id: Type.String(),
-  purpose: purposeModel,
-  state: Type.Union(
-    (['next', 'active', 'retired'] as const).map((state) => Type.Literal(state)),
-    {
-      description: 'next: told of, and does not sign yet. retired: what it signed still counts.',
-    },
-  ),
-  fingerprint: Type.String({ description: 'sha256, hex; of a CA: of its certificate.' }),
-  creation_time: timestamp,
-  update_time: timestamp,
-})
-
 const epochModel = Type.Object({
   epoch: Type.Integer(),
   seq: Type.Integer({ description: 'The last event.' }),
@@ -55,8 +38,9 @@ const epochModel = Type.Object({
 })
 
 /** The keys that everything is signed by, and the epoch of the log. */
-export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void {
+export function keyRoutes(api: AdminApi, { rotation, offlineRoot, now }: KeyRouteDeps): void {
   const deedOf = ({ actor }: Admitted): Deed => ({ actor, now: new Date(now()) })
+  offlineRootRoutes(api, { offlineRoot, deedOf })
 
   api.route({
     method: 'GET',
@@ -84,15 +68,28 @@ export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void 
       ),
     }),
     responses: {
-      200: Type.Object({ ...keyModel.properties, signs_from: Type.Optional(timestamp) }),
+      200: Type.Object({
+        ...keyModel.properties,
+        signs_from: Type.Optional(timestamp),
+        waits_for_root: Type.Optional(
+          Type.Boolean({
+            description: 'It signs some time after the root, which is kept offline, has named it.',
+          }),
+        ),
+      }),
     },
     handle: async ({ body, admitted }) => {
       const options = { atOnce: body.at_once ?? false }
       const purpose = storedPurpose(body.purpose)
-      const { key, signsFrom } = await rotation.rotate(purpose, options, deedOf(admitted))
+      const rotated = await rotation.rotate(purpose, options, deedOf(admitted))
+      const { key, signsFrom, waitsForRoot } = rotated
       return {
         status: 200,
-        body: { ...showKey(key), ...(signsFrom && { signs_from: signsFrom.toISOString() }) },
+        body: {
+          ...showKey(key),
+          ...(signsFrom && { signs_from: signsFrom.toISOString() }),
+          ...(waitsForRoot && { waits_for_root: true }),
+        },
       }
     },
   })
@@ -117,10 +114,13 @@ export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void 
       force: Type.Optional(
         Type.Boolean({ description: 'Also where nothing shows that it was restored.' }),
       ),
+      // `GET /keys/pending?epoch=next`, signed by a root that is kept offline.
+      list: Type.Optional(signedListModel),
     }),
     responses: { 200: epochModel },
     handle: async ({ body, admitted }) => {
-      const options = { force: body.force ?? false }
+      const { force = false, list } = body
+      const options = { force, list: list && envelopeOf(list) }
       return { status: 200, body: showLog(await rotation.acceptEpoch(options, deedOf(admitted))) }
     },
   })
@@ -129,7 +129,7 @@ export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void 
     method: 'DELETE',
     path: '/keys/:key_id',
     tag,
-    summary: 'End a key at once that does not sign any more: what it signed counts no more',
+    summary: 'End a key at once that does not sign: what it signed counts no more',
     permission: { of: 'system', permission: 'key:delete' },
     params: Type.Object({ key_id: text(64) }),
     responses: { 200: undefined },
@@ -142,17 +142,6 @@ export function keyRoutes(api: AdminApi, { rotation, now }: KeyRouteDeps): void 
 
 function storedPurpose(purpose: ShownPurpose): KeyPurpose {
   return purpose === 'edge-ca' ? 'ca' : purpose
-}
-
-function showKey({ id, purpose, state, fingerprint, createdAt, changedAt }: KeyInfo) {
-  return {
-    id,
-    purpose: purpose === 'ca' ? ('edge-ca' as const) : purpose,
-    state,
-    fingerprint,
-    creation_time: createdAt.toISOString(),
-    update_time: changedAt.toISOString(),
-  }
 }
 
 function showLog({ epoch, seq, behind }: LogState) {

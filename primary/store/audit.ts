@@ -25,7 +25,7 @@ export const auditedDeeds = {
   'artifact-label': ['create', 'delete'],
   edge: ['create', 'update', 'delete', 'login'],
   'join-token': ['create', 'delete'],
-  key: ['create', 'delete'],
+  key: ['create', 'update', 'delete'],
   label: ['create', 'update', 'delete'],
   log: ['update'],
   member: ['create', 'update', 'delete'],

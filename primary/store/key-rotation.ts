@@ -1,16 +1,17 @@
-import { X509Certificate } from 'node:crypto'
-import { sql, type Selectable, type Transaction } from 'kysely'
+import { X509Certificate, type JsonWebKey } from 'node:crypto'
+import type { Selectable, Transaction } from 'kysely'
 import { ApiError } from '../../shared/api/errors.ts'
-import { headStatement } from '../../shared/replication/chain.ts'
 import { createCa } from '../../shared/trust/pki.ts'
-import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
+import type { Secrets } from '../../shared/trust/secrets.ts'
 import { fingerprintOf } from '../../shared/trust/trust-list.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { Records } from './database.ts'
-import { certificateOf, insertCa, insertKey, readRing } from './keys.ts'
+import { certificateOf, insertCa, insertKey, insertOfflineRoot, lockKeys } from './keys.ts'
 import { appendEvents } from './outbox.ts'
+import { readRoots } from './roots.ts'
 import type { KeysTable, Schema } from './schema.ts'
-import { replaceRoot, type TrustOptions } from './trust.ts'
+import { signAnew } from './signed-batches.ts'
+import { isNamed, readTrust, replaceRoot, type TrustOptions } from './trust.ts'
 
 export type KeyPurpose = KeysTable['purpose']
 
@@ -19,6 +20,8 @@ export interface KeyInfo {
   readonly id: string
   readonly purpose: KeyPurpose
   readonly state: KeysTable['state']
+  /** Whether its private half is kept elsewhere. */
+  readonly isOffline: boolean
   /** sha256, hex: of the key as join tokens name it, or of a CA's certificate. */
   readonly fingerprint: string
   readonly createdAt: Date
@@ -44,7 +47,8 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
     /**
      * Makes the next key of a purpose, which is told of from now on and signs from `promote` on.
      * @param options.atOnce it signs from now on, though not everybody knows it yet
-     * @throws ApiError CONFLICT where the one before does not sign yet, PRECONDITION where there is no CA
+     * @throws ApiError CONFLICT where the one before does not sign yet, PRECONDITION where there is no CA, or where it
+     *   is to sign at once and the root that must name it is kept offline
      */
     async begin(
       purpose: Exclude<KeyPurpose, 'root'>,
@@ -54,6 +58,11 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
       const insertNext = await nextOf(purpose, { secrets, now })
       return records.transaction().execute(async (trx) => {
         await lockKeys(trx)
+        if (atOnce && purpose !== 'jwt' && (await isRootOffline(trx, secrets)))
+          throw new ApiError(
+            'PRECONDITION',
+            "the root is kept offline, and nobody believes a key that it has not named: rotate without 'at once', and sign with 'outport keys sign'",
+          )
         const known = await rowsOf(trx, purpose)
         if (known.length === 0)
           throw new ApiError('PRECONDITION', 'there is no edge CA yet: the first edge has it made')
@@ -69,7 +78,11 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
       })
     },
 
-    /** Makes another key the root, which signs from now on: both sign the list that says so. */
+    /**
+     * Makes another key the root, which signs from now on: both sign the list that says so. Where the one before is kept
+     * offline, it waits for that one's signature.
+     * @throws ApiError CONFLICT where another one waits already
+     */
     replaceRoot({ actor, now }: Deed): Promise<KeyInfo> {
       return records.transaction().execute(async (trx) => {
         const id = await replaceRoot(trx, { issuer, secrets }, now)
@@ -78,16 +91,50 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
       })
     },
 
-    /** Has keys sign that were told of since before this. @returns whether any does */
+    /**
+     * Writes down a root whose private half is kept elsewhere. It becomes the root once it and the one before have signed
+     * the list that says so. The same one may come again.
+     * @throws ApiError CONFLICT where it is the root already, or another one waits
+     */
+    addOfflineRoot(jwk: JsonWebKey, { actor, now }: Deed): Promise<KeyInfo> {
+      return records.transaction().execute(async (trx) => {
+        await lockKeys(trx)
+        const { active, next } = (await readRoots(trx, secrets)) ?? {}
+        const fingerprint = fingerprintOf(jwk)
+        if (active !== undefined && fingerprintOf(active.trusted.jwk) === fingerprint)
+          throw new ApiError('CONFLICT', 'this key is the root already')
+        if (next !== undefined && fingerprintOf(next.trusted.jwk) === fingerprint)
+          return find(trx, next.trusted.id)
+        if (next !== undefined)
+          throw new ApiError(
+            'CONFLICT',
+            `another root waits to be signed: sign it, or drop ${next.trusted.id}`,
+          )
+        const id = await insertOfflineRoot(trx, { jwk, state: 'next', now })
+        await audit(trx, { operation: 'create', id, purpose: 'root' }, { actor, now })
+        return find(trx, id)
+      })
+    },
+
+    /**
+     * Has keys sign that were told of since before this: of those that edges must know, the ones that the root has
+     * named. @returns whether any does
+     */
     promote(toldBefore: Date, now: Date): Promise<boolean> {
       return records.transaction().execute(async (trx) => {
         await lockKeys(trx)
-        const due = await trx
+        const rows = await trx
           .selectFrom('keys')
-          .select('purpose')
+          .select(['id', 'purpose', 'public_jwk'])
           .where('state', '=', 'next')
+          .where('purpose', '!=', 'root')
           .where('changed_at', '<=', toldBefore)
           .execute()
+        if (rows.length === 0) return false
+        const list = (await readTrust(trx, { issuer, secrets }))?.inForce
+        const due = rows.filter(
+          (row) => row.purpose === 'jwt' || (list !== undefined && isNamed(list, row)),
+        )
         for (const { purpose } of due) await promoteNext(trx, { purpose, now })
         return due.length > 0
       })
@@ -125,7 +172,7 @@ export function createKeyRotation(records: Records, { issuer, secrets }: TrustOp
         if (state === 'active')
           throw new ApiError('PRECONDITION', 'this key signs now: rotate it first')
         await trx.deleteFrom('keys').where('id', '=', id).execute()
-        if (purpose === 'log') await signAnew(trx, id, { issuer, secrets })
+        if (purpose === 'log') await signAnew(trx, id, secrets)
         await tell(trx, { id, purpose, state: 'gone', now })
         await audit(trx, { operation: 'delete', id, purpose }, { actor, now })
       })
@@ -143,8 +190,9 @@ async function nextOf(
   return (trx) => insertCa(trx, { secrets, made, state: 'next', now })
 }
 
-async function lockKeys(trx: Transaction<Schema>): Promise<void> {
-  await sql`LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
+async function isRootOffline(trx: Transaction<Schema>, secrets: Secrets): Promise<boolean> {
+  const roots = await readRoots(trx, secrets)
+  return roots !== undefined && roots.active.signing === undefined
 }
 
 function rowsOf(trx: Transaction<Schema>, purpose: KeyPurpose) {
@@ -211,31 +259,6 @@ async function find(trx: Transaction<Schema>, id: string): Promise<KeyInfo> {
   return infoOf(row)
 }
 
-/** The ends of batches that this key had signed, by the one that signs now: edges that are behind go on to read them. */
-async function signAnew(
-  trx: Transaction<Schema>,
-  kid: string,
-  { secrets }: TrustOptions,
-): Promise<void> {
-  const ring = await readRing(trx, { secrets, purpose: 'log' })
-  if (ring === undefined) return
-  const rows = await trx
-    .selectFrom('event_batches as b')
-    .innerJoin('events as e', 'e.seq', 'b.last_seq')
-    .select(['b.last_seq as seq', 'b.epoch', 'b.envelope', 'e.header_hash as hash'])
-    .execute()
-  for (const { envelope, ...head } of rows) {
-    const { signatures } = JSON.parse(envelope) as Envelope
-    if (!signatures.some(({ keyid }) => keyid === kid)) continue
-    const signed = signStatement(statementTypes.head, headStatement(head), ring.signing)
-    await trx
-      .updateTable('event_batches')
-      .set({ envelope: JSON.stringify(signed) })
-      .where('last_seq', '=', head.seq)
-      .execute()
-  }
-}
-
 function infoOf(row: Selectable<KeysTable>): KeyInfo {
   const { id, purpose, state, public_jwk: jwk } = row
   const fingerprint =
@@ -246,6 +269,7 @@ function infoOf(row: Selectable<KeysTable>): KeyInfo {
     id,
     purpose,
     state,
+    isOffline: row.private_sealed === null,
     fingerprint,
     createdAt: row.created_at,
     changedAt: row.changed_at,

@@ -1,5 +1,11 @@
-import { createPrivateKey, generateKeyPairSync, randomUUID, X509Certificate } from 'node:crypto'
-import { sql, type Insertable, type Transaction } from 'kysely'
+import {
+  createPrivateKey,
+  generateKeyPairSync,
+  randomUUID,
+  X509Certificate,
+  type JsonWebKey,
+} from 'node:crypto'
+import { sql, type Insertable, type Selectable, type Transaction } from 'kysely'
 import type { PublicKeys, SigningKey } from '../../shared/auth/token.ts'
 import { createCa, type PemPair } from '../../shared/trust/pki.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
@@ -8,7 +14,7 @@ import { appendEvents } from './outbox.ts'
 import type { KeysTable, Schema } from './schema.ts'
 
 /** Also within a transaction. */
-type Reading = Records | Transaction<Schema>
+export type Reading = Records | Transaction<Schema>
 
 /** The keys of one purpose: the one that signs, and all that verify. */
 export interface KeyRing {
@@ -25,15 +31,25 @@ export interface CaRing {
 
 /** What a key signs: tokens, the log, or what is said of the other keys. Each is a key of its own. */
 export type SigningPurpose = 'jwt' | 'log' | 'root'
+/** Those whose keys sign here all the time; the root may be elsewhere: `readRoots`. */
+type RingPurpose = Exclude<SigningPurpose, 'root'>
 
 /** Signing keys, sealed at rest. */
 export function createKeys(records: Records, secrets: Secrets) {
   return {
     /** The keys of a purpose; the first primary to ask makes the first one. */
-    async ring(purpose: SigningPurpose, now: Date): Promise<KeyRing> {
+    async ring(purpose: RingPurpose, now: Date): Promise<KeyRing> {
       return (
         (await readRing(records, { secrets, purpose })) ?? create(records, secrets, purpose, now)
       )
+    },
+
+    /** Makes the first root, where there is none. */
+    async makeRoot(now: Date): Promise<void> {
+      if ((await rowsOf(records, 'root')).length > 0) return
+      await records
+        .transaction()
+        .execute((trx) => createFirst(trx, { secrets, purpose: 'root', now }))
     },
 
     /** The edges' own CA; who first needs it makes it. */
@@ -56,17 +72,14 @@ const labelOf = (purpose: SigningPurpose | 'ca', id: string) => `${purpose} key 
 /** The keys of a purpose, as they are; undefined while there are none. */
 export async function readRing(
   records: Reading,
-  { secrets, purpose }: { readonly secrets: Secrets; readonly purpose: SigningPurpose },
+  { secrets, purpose }: { readonly secrets: Secrets; readonly purpose: RingPurpose },
 ): Promise<KeyRing | undefined> {
   const rows = await rowsOf(records, purpose)
   const active = rows.find(({ state }) => state === 'active')
-  if (active === undefined) return undefined
-  const der = secrets.open(active.private_sealed, labelOf(purpose, active.id))
+  const signing = active && signingKeyOf(active, secrets)
+  if (signing === undefined) return undefined
   return {
-    signing: {
-      kid: active.id,
-      privateKey: createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }),
-    },
+    signing,
     public: {
       keys: rows.map(({ id, public_jwk }): PublicKeys['keys'][number] => ({
         ...public_jwk,
@@ -78,8 +91,18 @@ export async function readRing(
   }
 }
 
+/** What a key signs by; undefined for a root whose private half is kept elsewhere. */
+export function signingKeyOf(
+  { id, purpose, private_sealed: sealed }: Selectable<KeysTable>,
+  secrets: Secrets,
+): SigningKey | undefined {
+  if (sealed === null) return undefined
+  const key = secrets.open(sealed, labelOf(purpose, id))
+  return { kid: id, privateKey: createPrivateKey({ key, format: 'der', type: 'pkcs8' }) }
+}
+
 /** Also those that do not sign yet, or not any more: what verifies knows them. */
-function rowsOf(records: Reading, purpose: SigningPurpose | 'ca') {
+export function rowsOf(records: Reading, purpose: SigningPurpose | 'ca') {
   return records
     .selectFrom('keys')
     .selectAll()
@@ -92,7 +115,7 @@ function rowsOf(records: Reading, purpose: SigningPurpose | 'ca') {
 async function create(
   records: Records,
   secrets: Secrets,
-  purpose: SigningPurpose,
+  purpose: RingPurpose,
   now: Date,
 ): Promise<KeyRing> {
   await records.transaction().execute((trx) => createFirst(trx, { secrets, purpose, now }))
@@ -105,12 +128,8 @@ async function create(
 export async function readCa(records: Reading, secrets: Secrets): Promise<CaRing | undefined> {
   const rows = await rowsOf(records, 'ca')
   const active = rows.find(({ state }) => state === 'active')
-  if (active === undefined) return undefined
-  const key = createPrivateKey({
-    key: secrets.open(active.private_sealed, labelOf('ca', active.id)),
-    format: 'der',
-    type: 'pkcs8',
-  })
+  const key = active && signingKeyOf(active, secrets)?.privateKey
+  if (active === undefined || key === undefined) return undefined
   const cert = certificateOf(active.public_jwk)
   const others = rows.filter((row) => row !== active).map((row) => certificateOf(row.public_jwk))
   return {
@@ -176,6 +195,18 @@ export async function insertKey(
   return id
 }
 
+/** Writes down a root whose private half is kept elsewhere. @returns its id */
+export async function insertOfflineRoot(
+  trx: Transaction<Schema>,
+  { jwk, state, now }: Omit<NewKey, 'secrets'> & { readonly jwk: JsonWebKey },
+): Promise<string> {
+  const id = randomUUID()
+  const public_jwk = JSON.stringify(jwk)
+  const row = { id, purpose: 'root', algorithm, public_jwk, private_sealed: null } as const
+  await insert(trx, { row, state, now })
+  return id
+}
+
 async function insert(
   trx: Transaction<Schema>,
   {
@@ -203,9 +234,14 @@ interface NewKey {
   readonly now: Date
 }
 
+/** Who changes keys by what they are takes their turn; before the lock of the lists, where both are needed. */
+export async function lockKeys(trx: Transaction<Schema>): Promise<void> {
+  await sql`LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
+}
+
 /** Whether there is no such key yet. Primaries that start together must agree on one: call it in the transaction that writes it. */
 async function isFirst(trx: Transaction<Schema>, purpose: SigningPurpose | 'ca'): Promise<boolean> {
-  await sql`LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
+  await lockKeys(trx)
   const known = await trx
     .selectFrom('keys')
     .select('id')

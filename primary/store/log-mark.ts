@@ -3,12 +3,15 @@ import { ApiError } from '../../shared/api/errors.ts'
 import { parseJson } from '../../shared/auth/json.ts'
 import { isRecord } from '../../shared/config/record.ts'
 import type { LogHead, LogPlace } from '../../shared/replication/chain.ts'
+import type { Envelope } from '../../shared/trust/statement.ts'
 import { appendAudit, type Deed } from './audit.ts'
 import type { StoreRecords } from './blobs.ts'
 import type { Records } from './database.ts'
 import { forgetIn, revokeIn } from './edge-standings.ts'
 import { appendRosterEvent, edgeAudit } from './edges.ts'
+import { announceEpoch } from './pending-lists.ts'
 import type { Schema } from './schema.ts'
+import type { TrustOptions } from './trust.ts'
 
 /** How far the log is known to have been, and who shows it. */
 export interface LogBehind extends LogPlace {
@@ -21,6 +24,12 @@ export interface LogBehind extends LogPlace {
 /** Where the log is, and what shows that there was more of it. */
 export interface LogState extends LogPlace {
   readonly behind: LogBehind | undefined
+}
+
+/** How an administrator has the log go on. */
+export interface EpochOptions {
+  readonly force: boolean
+  readonly list?: Envelope | undefined
 }
 
 /** What is kept beside the blobs, where a restored database does not reach. */
@@ -52,7 +61,11 @@ const skippedIds = {
 export type LogMarks = ReturnType<typeof createLogMarks>
 
 /** The high-water mark of the log: a database that was restored from an older copy shows by it. */
-export function createLogMarks(records: Records, store: StoreRecords) {
+export function createLogMarks(records: Records, store: StoreRecords, trust: TrustOptions) {
+  const keptMark = async (): Promise<Mark | undefined> => {
+    const known = await store.readRecord(recordName)
+    return known && readMark(known.value)
+  }
   return {
     /** Compares the log with the mark, which it writes anew where the log has gone on. */
     check(now: Date): Promise<LogState> {
@@ -80,9 +93,7 @@ export function createLogMarks(records: Records, store: StoreRecords) {
         // The lock: what is being numbered now is seen, too.
         const head = await headOf(trx, { forUpdate: true })
         if (head.behind !== undefined || !(await isLost(trx, head, place))) return head
-        const known = await store.readRecord(recordName)
-        const mark = known && readMark(known.value)
-        return hold(trx, { head, place, shownBy, mark, now })
+        return hold(trx, { head, place, shownBy, mark: await keptMark(), now })
       })
     },
 
@@ -90,12 +101,20 @@ export function createLogMarks(records: Records, store: StoreRecords) {
       return headOf(records)
     },
 
+    /** The epoch that `accept` begins. */
+    async nextEpoch(): Promise<number> {
+      return nextEpochOf(await headOf(records), await keptMark())
+    },
+
     /**
-     * Begins a new epoch, which is greater than any that is known to have been. Numbering goes on.
-     * @param force also where nothing shows that the log is behind
-     * @throws ApiError CONFLICT where it is not, without `force`
+     * Begins a new epoch, which is greater than any that is known to have been, and which the root announces. Numbering
+     * goes on.
+     * @param options.force also where nothing shows that the log is behind
+     * @param options.list what announces it, signed by a root that is kept offline
+     * @throws ApiError CONFLICT where it is not, without `force`, or where the list is not what is wanted now;
+     *   PRECONDITION where it is missing, BAD_REQUEST where it is not signed
      */
-    accept({ force }: { readonly force: boolean }, { actor, now }: Deed): Promise<LogState> {
+    accept({ force, list }: EpochOptions, { actor, now }: Deed): Promise<LogState> {
       return records.transaction().execute(async (trx) => {
         const head = await headOf(trx, { forUpdate: true })
         if (head.behind === undefined && !force)
@@ -103,18 +122,22 @@ export function createLogMarks(records: Records, store: StoreRecords) {
             'CONFLICT',
             'nothing shows that the database was restored: the log goes on as it is',
           )
-        const known = await store.readRecord(recordName)
-        const mark = known && readMark(known.value)
+        const mark = await keptMark()
         if (head.behind === undefined) await passOver(trx, { mark, now })
-        const epoch = Math.max(head.epoch, head.behind?.epoch ?? 0, mark?.epoch ?? 0) + 1
+        const epoch = nextEpochOf(head, mark)
         await trx.updateTable('event_head').set({ epoch, behind: null }).execute()
         const description = `epoch ${epoch} begins at event ${head.seq}`
         const entry = { operation: 'update', resourceType: 'log', resource: 'epoch' } as const
         await appendAudit(trx, { ...entry, actor, description }, now)
+        await announceEpoch(trx, { ...trust, given: list }, { actor, now })
         return { epoch, seq: head.seq, behind: undefined }
       })
     },
   }
+}
+
+function nextEpochOf(head: LogState, mark: Mark | undefined): number {
+  return Math.max(head.epoch, head.behind?.epoch ?? 0, mark?.epoch ?? 0) + 1
 }
 
 interface Head extends LogState {

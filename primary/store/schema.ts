@@ -173,8 +173,8 @@ export interface KeysTable {
   purpose: 'jwt' | 'log' | 'root' | 'ca'
   algorithm: string
   public_jwk: ColumnType<Record<string, unknown>, string, string>
-  /** Sealed under the key file. */
-  private_sealed: Buffer
+  /** Sealed under the key file; null for a root whose private half is kept elsewhere. */
+  private_sealed: Buffer | null
   /** `next` is told of and does not sign yet; `retired` does not sign any more, and what it signed counts. */
   state: 'next' | 'active' | 'retired'
   created_at: Instant

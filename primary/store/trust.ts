@@ -1,11 +1,20 @@
-import type { JsonWebKey } from 'node:crypto'
-import { sql, type Transaction } from 'kysely'
+import { sql, type Selectable, type Transaction } from 'kysely'
+import { ApiError } from '../../shared/api/errors.ts'
 import type { Secrets } from '../../shared/trust/secrets.ts'
 import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
 import { openTrustList, type TrustedKey, type TrustList } from '../../shared/trust/trust-list.ts'
 import type { Records } from './database.ts'
-import { insertKey, readCa, readRing, type CaRing, type KeyRing } from './keys.ts'
-import type { Schema } from './schema.ts'
+import {
+  certificateOf,
+  insertKey,
+  lockKeys,
+  readCa,
+  readRing,
+  type CaRing,
+  type KeyRing,
+} from './keys.ts'
+import { readRoots, trustedKeyOf, type RootKey, type Roots } from './roots.ts'
+import type { KeysTable, Schema } from './schema.ts'
 
 /** What an edge needs to believe the log: the root, and what it says of the other keys. */
 export interface Trust {
@@ -25,6 +34,17 @@ export interface AgreedKeys {
   /** Undefined while no edge was to join. */
   readonly ca: CaRing | undefined
   readonly trust: Trust
+  /** A list that only somebody elsewhere can sign: the keys are others, or a root is to take the place of this one. */
+  readonly pending: PendingList | undefined
+}
+
+/** A list that is to come into force. */
+export interface PendingList {
+  readonly list: TrustList
+  /** What it takes the place of. */
+  readonly inForce: TrustList | undefined
+  /** All that must sign it, also those that are here. */
+  readonly signers: readonly RootKey[]
 }
 
 export interface TrustOptions {
@@ -33,90 +53,146 @@ export interface TrustOptions {
   readonly secrets: Secrets
 }
 
+/** What lists are made of, and those that there are. */
+export interface KnownTrust {
+  readonly issuer: string
+  readonly epoch: number
+  readonly jwt: KeyRing
+  readonly log: KeyRing
+  readonly ca: CaRing | undefined
+  readonly roots: Roots
+  /** As they were signed, in order. */
+  readonly lists: readonly Envelope[]
+  /** What the newest one says. */
+  readonly inForce: TrustList | undefined
+}
+
 /** So many versions are passed over by a new epoch: a database from before does not know which were given out since. */
 const skippedVersions = 100
 
 /**
  * The keys, and the newest list of trusted ones. A list is written where none says what is true now: the keys are
- * others, or the epoch is. Primaries that start together write it once. All keys were made before.
+ * others, or the epoch is. A root that is kept offline has it wait: what it signed last stays in force. Primaries that
+ * start together write it once. All keys were made before.
  */
 export function agreeOnTrust(
   records: Records,
-  { issuer, secrets }: TrustOptions,
+  options: TrustOptions,
   now: Date,
 ): Promise<AgreedKeys> {
   return records.transaction().execute(async (trx) => {
     await lockTrust(trx)
-    const { root, ...keys } = await readKeys(trx, secrets)
-    const rootKey = activeKeyOf(root)
-    const lists = await readLists(trx)
+    const known = await readTrust(trx, options)
+    if (known === undefined) throw new Error('a key is missing that was made before')
+    const { jwt, log, ca, lists, inForce } = known
+    const { trusted: root, signing } = known.roots.active
     const rotations = lists.filter(({ signatures }) => signatures.length > 1)
     const newest = lists.at(-1)
-    const wanted = await wantedList(trx, { issuer, root: rootKey, ...keys })
-    const known = newest && openTrustList(newest, { root: rootKey })
-    if (newest !== undefined && known !== undefined && says(known, wanted))
-      return { ...keys, trust: { root: rootKey, list: known, envelope: newest, rotations } }
-    const isOtherEpoch = known !== undefined && known.epoch !== wanted.epoch
-    const version = (known?.version ?? 0) + (isOtherEpoch ? skippedVersions : 1)
-    const list: TrustList = { version, ...wanted }
-    const envelope = signStatement(statementTypes.trust, list, root.signing)
-    await insertList(trx, { version, envelope, now })
-    return { ...keys, trust: { root: rootKey, list, envelope, rotations } }
+    const list = draftList(known, root)
+    const isSaid = inForce !== undefined && isSame(inForce, list)
+    if (newest !== undefined && inForce !== undefined && (isSaid || signing === undefined)) {
+      const trust = { root, list: inForce, envelope: newest, rotations }
+      return { jwt, log, ca, trust, pending: pendingOf(known) }
+    }
+    if (signing === undefined) throw new Error('a root that is kept offline has signed no list')
+    const envelope = signStatement(statementTypes.trust, list, signing)
+    await insertList(trx, { version: list.version, envelope, now })
+    const pending = pendingOf({ ...known, inForce: list })
+    return { jwt, log, ca, trust: { root, list, envelope, rotations }, pending }
   })
+}
+
+/** The list that waits for somebody elsewhere; undefined: what is wanted is in force, or can be signed here. */
+export function pendingOf(known: KnownTrust): PendingList | undefined {
+  const { roots, inForce } = known
+  const { active, next } = roots
+  if (next !== undefined)
+    return { list: draftList(known, next.trusted), inForce, signers: [active, next] }
+  if (active.signing !== undefined) return undefined
+  const list = draftList(known, active.trusted)
+  // Which CA issues is told by their order. That alone is worth no walk to where the root is kept.
+  const inOrder = (each: TrustList) => ({ ...each, ca: [...each.ca].sort() })
+  const isSaid = inForce !== undefined && isSame(inOrder(inForce), inOrder(list))
+  return isSaid ? undefined : { list, inForce, signers: [active] }
 }
 
 /**
  * Makes another key the root, in the transaction that is given: both it and the one before sign the list that says so.
- * The one before is gone then.
+ * The one before is gone then. Where that is kept offline, the new one waits for its signature.
  * @returns the new key's id
+ * @throws ApiError CONFLICT where another one waits already
  */
 export async function replaceRoot(
   trx: Transaction<Schema>,
-  { issuer, secrets }: TrustOptions,
+  options: TrustOptions,
   now: Date,
 ): Promise<string> {
+  const { secrets } = options
+  await lockKeys(trx)
   await lockTrust(trx)
-  const before = await readKeys(trx, secrets)
-  const newest = (await readLists(trx)).at(-1)
-  const known = newest && openTrustList(newest, { root: activeKeyOf(before.root) })
-  await trx.deleteFrom('keys').where('id', '=', before.root.signing.kid).execute()
+  const before = await readTrust(trx, options)
+  if (before === undefined) throw new Error('a key is missing that was made before')
+  const { active, next } = before.roots
+  if (next !== undefined)
+    throw new ApiError(
+      'CONFLICT',
+      "another root waits to be signed: sign it with 'outport keys sign', or drop it",
+    )
+  if (active.signing === undefined)
+    return insertKey(trx, { secrets, purpose: 'root', state: 'next', now })
+  await trx.deleteFrom('keys').where('id', '=', active.trusted.id).execute()
   const id = await insertKey(trx, { secrets, purpose: 'root', state: 'active', now })
-  const { root, ...keys } = await readKeys(trx, secrets)
-  const version = (known?.version ?? 0) + 1
-  const wanted = await wantedList(trx, { issuer, root: activeKeyOf(root), ...keys })
-  const list: TrustList = { version, ...wanted }
-  const byOld = signStatement(statementTypes.trust, list, before.root.signing)
-  const byNew = signStatement(statementTypes.trust, list, root.signing)
+  const made = (await readRoots(trx, secrets))?.active
+  if (made?.signing === undefined) throw new Error('the root that was just made is not there')
+  const list = draftList(before, made.trusted)
+  const byOld = signStatement(statementTypes.trust, list, active.signing)
+  const byNew = signStatement(statementTypes.trust, list, made.signing)
   const envelope = { ...byOld, signatures: [...byOld.signatures, ...byNew.signatures] }
-  await insertList(trx, { version, envelope, now })
+  await insertList(trx, { version: list.version, envelope, now })
   return id
 }
 
 /** Before anything is read: a list is written of what is true then. */
-async function lockTrust(trx: Transaction<Schema>): Promise<void> {
+export async function lockTrust(trx: Transaction<Schema>): Promise<void> {
   await sql`LOCK TABLE trust_lists IN SHARE ROW EXCLUSIVE MODE`.execute(trx)
 }
 
-async function readKeys(trx: Transaction<Schema>, secrets: Secrets) {
+/** All that lists are made of; undefined while a key is missing. */
+export async function readTrust(
+  trx: Transaction<Schema>,
+  { issuer, secrets }: TrustOptions,
+): Promise<KnownTrust | undefined> {
   const jwt = await readRing(trx, { secrets, purpose: 'jwt' })
   const log = await readRing(trx, { secrets, purpose: 'log' })
-  const root = await readRing(trx, { secrets, purpose: 'root' })
-  if (jwt === undefined || log === undefined || root === undefined)
-    throw new Error('a key is missing that was made before')
-  return { jwt, log, root, ca: await readCa(trx, secrets) }
+  const roots = await readRoots(trx, secrets)
+  if (jwt === undefined || log === undefined || roots === undefined) return undefined
+  const ca = await readCa(trx, secrets)
+  const { epoch } = await trx.selectFrom('event_head').select('epoch').executeTakeFirstOrThrow()
+  const lists = await readLists(trx)
+  const newest = lists.at(-1)
+  const inForce = newest && openTrustList(newest, { root: roots.active.trusted })
+  return { issuer, epoch, jwt, log, ca, roots, lists, inForce }
 }
 
-async function wantedList(
-  trx: Transaction<Schema>,
-  {
-    issuer,
-    root,
-    log,
-    ca,
-  }: { readonly issuer: string; readonly root: TrustedKey } & Pick<AgreedKeys, 'log' | 'ca'>,
-): Promise<Omit<TrustList, 'version'>> {
-  const { epoch } = await trx.selectFrom('event_head').select('epoch').executeTakeFirstOrThrow()
-  return { issuer, epoch, root, log: log.public.keys.map(trustedKeyOf), ca: ca?.trusted ?? [] }
+/** What a root says of the keys as they are, when it is signed. */
+export function draftList(
+  { issuer, epoch, log, ca, inForce }: Omit<KnownTrust, 'jwt' | 'roots' | 'lists'>,
+  root: TrustedKey,
+): TrustList {
+  const isOtherEpoch = inForce !== undefined && inForce.epoch !== epoch
+  const version = (inForce?.version ?? 0) + (isOtherEpoch ? skippedVersions : 1)
+  const logKeys = log.public.keys.map(({ kid = '', ...jwk }) => trustedKeyOf(kid, jwk))
+  return { version, issuer, epoch, root, log: logKeys, ca: ca?.trusted ?? [] }
+}
+
+/** Whether a list says that edges are to believe this key of the log, or this CA. */
+export function isNamed(
+  list: TrustList,
+  { id, purpose, public_jwk: jwk }: Pick<Selectable<KeysTable>, 'id' | 'purpose' | 'public_jwk'>,
+): boolean {
+  return purpose === 'ca'
+    ? list.ca.includes(certificateOf(jwk))
+    : list.log.some((key) => key.id === id)
 }
 
 async function readLists(trx: Transaction<Schema>): Promise<readonly Envelope[]> {
@@ -124,7 +200,7 @@ async function readLists(trx: Transaction<Schema>): Promise<readonly Envelope[]>
   return rows.map(({ envelope }) => JSON.parse(envelope) as Envelope)
 }
 
-async function insertList(
+export async function insertList(
   trx: Transaction<Schema>,
   {
     version,
@@ -138,23 +214,10 @@ async function insertList(
     .execute()
 }
 
-function says({ version: _, ...said }: TrustList, wanted: Omit<TrustList, 'version'>): boolean {
+/** Whether two lists say the same, whatever their versions. */
+function isSame(
+  { version: _one, ...said }: TrustList,
+  { version: _other, ...wanted }: TrustList,
+): boolean {
   return JSON.stringify(said) === JSON.stringify(wanted)
-}
-
-function activeKeyOf({ signing, public: { keys } }: KeyRing): TrustedKey {
-  const key = keys.find(({ kid }) => kid === signing.kid)
-  if (key === undefined) throw new Error(`the key ${signing.kid} has no public half`)
-  return trustedKeyOf(key)
-}
-
-/** Its members in one order, whatever the database made of it: lists are compared as text. */
-function trustedKeyOf({ kid, kty, crv, x, y }: KeyRing['public']['keys'][number]): TrustedKey {
-  const jwk: JsonWebKey = {
-    ...(kty !== undefined && { kty }),
-    ...(crv !== undefined && { crv }),
-    ...(x !== undefined && { x }),
-    ...(y !== undefined && { y }),
-  }
-  return { id: kid ?? '', jwk }
 }

@@ -35,12 +35,21 @@ export const statementTypes = {
 export type StatementType = (typeof statementTypes)[keyof typeof statementTypes]
 
 /** Signs a statement with an EC P-256 key (ES256). [DSSE v1, protocol.md] */
-export function signStatement(
+export function signStatement(type: StatementType, statement: object, key: StatementKey): Envelope {
+  return signPayload(type, payloadOf(statement), key)
+}
+
+/** A statement as bytes, which are what is signed. */
+export function payloadOf(statement: object): Buffer {
+  return Buffer.from(JSON.stringify(statement))
+}
+
+/** The same for bytes that another one made: of a statement that is signed in more than one place. */
+export function signPayload(
   type: StatementType,
-  statement: object,
+  payload: Buffer,
   { kid, privateKey }: StatementKey,
 ): Envelope {
-  const payload = Buffer.from(JSON.stringify(statement))
   const sig = sign('sha256', preAuthEncoding(type, payload), privateKey).toString('base64')
   return {
     payloadType: type,

@@ -54,7 +54,7 @@ export function openTrustList(
   const list = openStatement(statementTypes.trust, envelope, (kid) =>
     kid === root.id ? key : undefined,
   )
-  if (!isTrustList(list)) throw new StatementError('the list of trusted keys is malformed')
+  checkTrustList(list)
   if (issuer !== undefined && list.issuer !== issuer)
     throw new StatementError('the list of trusted keys is of another installation')
   if (after !== undefined && list.version < after)
@@ -73,6 +73,11 @@ export function publicKeyOf({ id, jwk }: TrustedKey): KeyObject {
   } catch (cause) {
     throw new StatementError(`key ${id} is broken`, { cause })
   }
+}
+
+/** @throws StatementError when it is no list; who signed it is not looked at */
+export function checkTrustList(value: unknown): asserts value is TrustList {
+  if (!isTrustList(value)) throw new StatementError('the list of trusted keys is malformed')
 }
 
 function isTrustList(value: unknown): value is TrustList {

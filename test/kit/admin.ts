@@ -12,6 +12,7 @@ import { createLabelService } from '../../primary/catalog/labels.ts'
 import { createEnrolment } from '../../primary/edges/enrolment.ts'
 import { createInventory } from '../../primary/edges/inventory.ts'
 import { openCurrentKeys, type CurrentKeys } from '../../primary/events/current-keys.ts'
+import { createOfflineRoot } from '../../primary/keys/offline-root.ts'
 import { createRotation } from '../../primary/keys/rotation.ts'
 import { createProjectService, visibilityOf } from '../../primary/projects/projects.ts'
 import { createExecutionService } from '../../primary/replication/executions.ts'
@@ -33,6 +34,7 @@ import { createLabels } from '../../primary/store/labels.ts'
 import { createLogMarks } from '../../primary/store/log-mark.ts'
 import { createManifests } from '../../primary/store/manifests.ts'
 import { createMembers } from '../../primary/store/members.ts'
+import { createPendingLists } from '../../primary/store/pending-lists.ts'
 import { createPolicies } from '../../primary/store/policies.ts'
 import { createPreheats } from '../../primary/store/preheats.ts'
 import { createProjects } from '../../primary/store/projects.ts'
@@ -197,7 +199,7 @@ export async function startAdmin(
       robots,
       now,
     },
-    keys: { rotation: createTestRotation(records, logKeys.secrets), now },
+    keys: { ...createTestRotation(records, logKeys), now },
     replication: {
       registries,
       policies,
@@ -308,11 +310,22 @@ function lazyKeys(
 }
 
 /** Of a log that is never behind. */
-function createTestRotation(records: Records, secrets: Secrets) {
+function createTestRotation(
+  records: Records,
+  { secrets, edgeCa }: Pick<ReturnType<typeof lazyKeys>, 'secrets' | 'edgeCa'>,
+) {
   const store = { readRecord: async () => undefined, writeRecord: async () => true }
-  const marks = createLogMarks(records, store)
-  return createRotation({
-    store: createKeyRotation(records, { issuer: 'test', secrets }),
+  const trust = { issuer: 'test', secrets }
+  const marks = createLogMarks(records, store, trust)
+  const keyRotation = createKeyRotation(records, trust)
+  const offlineRoot = createOfflineRoot({
+    store: keyRotation,
+    lists: createPendingLists(records, trust),
+    keys: { refresh: () => Promise.resolve(), edgeCa },
+    highWater: marks,
+  })
+  const rotation = createRotation({
+    store: keyRotation,
     keys: { refresh: () => Promise.resolve() },
     highWater: {
       behind: () => undefined,
@@ -324,6 +337,7 @@ function createTestRotation(records: Records, secrets: Secrets) {
     log: createLogger({ level: 'error', write: () => undefined }),
     now: Date.now,
   })
+  return { rotation, offlineRoot }
 }
 
 export type Admin = Awaited<ReturnType<typeof startAdmin>>

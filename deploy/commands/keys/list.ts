@@ -16,8 +16,9 @@ export const list = defineCommand({
       const epoch = (await api.call('/keys/epoch', { absent })).json
       if (options.json) process.stdout.write(`${text.trimEnd()}\n`)
       else process.stdout.write(formatColumns([head, ...rowsOf(json)]))
-      const behind = describeBehind(epoch)
-      if (behind !== undefined) process.stderr.write(behind)
+      const pending = (await api.call('/keys/pending', { absent })).json
+      for (const said of [describeBehind(epoch), describePending(pending)])
+        if (said !== undefined) process.stderr.write(said)
       return 0
     })
   },
@@ -28,9 +29,21 @@ const head = ['PURPOSE', 'STATE', 'CREATED', 'ID', 'FINGERPRINT']
 
 function rowsOf(value: unknown): readonly (readonly string[])[] {
   if (!Array.isArray(value)) return []
-  return value
-    .filter(isRecord)
-    .map((key) => columns.map((column) => (typeof key[column] === 'string' ? key[column] : '')))
+  return value.filter(isRecord).map((key) =>
+    columns.map((column) => {
+      const text = typeof key[column] === 'string' ? key[column] : ''
+      return column === 'state' && key['offline'] === true ? `${text}, offline` : text
+    }),
+  )
+}
+
+/** What to do where a list waits for a root; undefined where none does. */
+function describePending(value: unknown): string | undefined {
+  if (!isRecord(value) || typeof value['payload'] !== 'string') return undefined
+  return (
+    `A list of keys waits for the root, which is kept offline: 'outport keys pending' shows it.\n` +
+    `'outport keys sign --root FILE' signs it; see docs/keys.md.\n`
+  )
 }
 
 /** What to do where the log is behind, for people; undefined where it is whole. */

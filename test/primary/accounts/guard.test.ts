@@ -316,6 +316,26 @@ const table: Readonly<Record<string, readonly Row[]>> = {
   'POST /keys/rotate': [
     { path: '/keys/rotate', may: 'sysadmin', body: { purpose: 'edge-ca' }, answers: [412] },
   ],
+  'POST /keys/root': [
+    {
+      path: '/keys/root',
+      may: 'sysadmin',
+      body: { jwk: { kty: 'EC', crv: 'P-256', x: 'AA', y: 'AA' } },
+      answers: [400],
+    },
+  ],
+  'GET /keys/pending': [
+    { path: '/keys/pending', may: 'sysadmin' },
+    { path: '/keys/pending?epoch=next', may: 'sysadmin' },
+  ],
+  'POST /keys/lists': [
+    {
+      path: '/keys/lists',
+      may: 'sysadmin',
+      body: { payload_type: 'none', payload: '', signatures: [{ keyid: 'none', sig: '' }] },
+      answers: [409],
+    },
+  ],
   'GET /keys/epoch': [{ path: '/keys/epoch', may: 'sysadmin' }],
   'POST /keys/epoch': [{ path: '/keys/epoch', may: 'sysadmin', body: {}, answers: [409] }],
   'DELETE /keys/:key_id': [{ path: '/keys/none', may: 'sysadmin', answers: [404] }],

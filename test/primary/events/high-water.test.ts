@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { test, type TestContext } from 'node:test'
 import { sql } from 'kysely'
+import { openCurrentKeys } from '../../../primary/events/current-keys.ts'
 import { startHighWater } from '../../../primary/events/high-water.ts'
 import { createPlaceCheck } from '../../../primary/events/shown-place.ts'
 import type { StoreRecords } from '../../../primary/store/blobs.ts'
@@ -12,6 +14,7 @@ import { appendEvents } from '../../../primary/store/outbox.ts'
 import { ApiError } from '../../../shared/api/errors.ts'
 import type { LogHead } from '../../../shared/replication/chain.ts'
 import { createLogger } from '../../../shared/observability/log.ts'
+import { createSecrets } from '../../../shared/trust/secrets.ts'
 import { createRosterEdge } from '../../kit/roster-edge.ts'
 import { createTestRoot } from '../../kit/join-server.ts'
 import { createLogKey } from '../../kit/log-keys.ts'
@@ -40,7 +43,11 @@ async function createStand(t: TestContext) {
   const { records } = await createTestDatabase(t)
   const events = createEvents(records)
   const logKey = createLogKey()
-  const marks = createLogMarks(records, memoryRecords())
+  const trust = { issuer: 'here', secrets: createSecrets(randomBytes(32)) }
+  await openCurrentKeys(records, { ...trust, log })
+  // What is told of the keys is none of the log here.
+  await records.deleteFrom('outbox').execute()
+  const marks = createLogMarks(records, memoryRecords(), trust)
   const head = async (): Promise<LogHead> => {
     const row = await records
       .selectFrom('event_head')
