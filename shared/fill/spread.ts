@@ -51,8 +51,11 @@ export interface Spreader {
   senderOf(piece: number): string | undefined
 }
 
-/** Parts that are on their way at once. */
+/** Parts that are on their way at once; and how many where nobody is busy: who comes late has all uplinks for itself. */
 const atOnce = 4
+const mostAtOnce = 12
+/** Somebody who was busy is a sign that many fetch the same: so long no more than usual are asked for at once. */
+const crowdedMs = 5000
 /** Who is busy, or has not begun yet, is asked again so much later. */
 const holdMs = 150
 /** Who has not begun by then is passed by: it may have heard of it later. */
@@ -117,6 +120,10 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   /** Who is said to have a part, besides those that are asked for it first. */
   const named = new Map<number, Map<string, BlobSource>>()
   const order = orderOf(parts, spread)
+  const workers = new Set<Promise<void>>()
+  let working = 0
+  let limit = atOnce
+  let crowdedUntil = 0
   let gaveUp = false
   let ownFailures = 0
   let ownFrom = 0
@@ -216,6 +223,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       neighbour.troubleSince = undefined
       neighbour.cuts = 0
       waits.push(now() - since)
+      if (now() >= crowdedUntil) limit = Math.min(limit + 1, mostAtOnce)
     } finally {
       pace.ended(isComplete)
       running.delete(stream)
@@ -288,6 +296,10 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       else await fetchFrom(asked, stream)
     } catch (error) {
       if (!(error instanceof SourceError) || signal.aborted) throw error
+      if (error.code === 'busy' || error === slower) {
+        limit = atOnce
+        crowdedUntil = now() + crowdedMs
+      }
       if (asked !== undefined && !(await fetchFromOthers(error, { run, streams })))
         failed(asked, error, partOf(run))
     } finally {
@@ -300,18 +312,32 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   const work = async (): Promise<void> => {
-    while (!gaveUp && !store.degraded) {
-      signal.throwIfAborted()
-      const choice = choose()
-      // What is being proved may turn out to be missing.
-      if (choice === undefined && store.proving === 0) return
-      if (choice === undefined) {
-        await bell.wait()
-        continue
+    working++
+    try {
+      while (!gaveUp && !store.degraded && working <= limit) {
+        signal.throwIfAborted()
+        const choice = choose()
+        // What is being proved may turn out to be missing.
+        if (choice === undefined && store.proving === 0) return
+        if (choice === undefined) {
+          await bell.wait()
+          continue
+        }
+        if (choice === 'wait') await pause(bell, holdMs)
+        else await fetchRun(choice)
+        if (working < limit) hire()
       }
-      if (choice === 'wait') await pause(bell, holdMs)
-      else await fetchRun(choice)
+    } finally {
+      working--
     }
+  }
+
+  const failures: unknown[] = []
+  const hire = (): void => {
+    const worker: Promise<void> = work()
+      .catch((error: unknown) => void failures.push(error))
+      .finally(() => workers.delete(worker))
+    workers.add(worker)
   }
 
   const cutSlow = (): void => {
@@ -322,8 +348,9 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     async run() {
       const looking = setInterval(cutSlow, lookMs)
       try {
-        const workers = await Promise.allSettled(Array.from({ length: atOnce }, work))
-        for (const worker of workers) if (worker.status === 'rejected') throw worker.reason
+        for (let count = 0; count < atOnce; count++) hire()
+        while (workers.size > 0) await Promise.all(workers)
+        if (failures.length > 0) throw failures[0]
       } finally {
         clearInterval(looking)
       }

@@ -70,6 +70,35 @@ test('whoever stalls, has nothing or is busy costs no more than its parts', () =
     assert.ok(origin.deliveredBytes < 12 * mib)
   }))
 
+test('who is alone asks more and more homes at once, and who hears that they are busy asks few', async () => {
+  const mostAtOnce = async (script: (request: number) => RequestScript | undefined) => {
+    let most = 0
+    await withFills({}, async ({ join }) => {
+      const homes = Array.from({ length: 20 }, (_, home) =>
+        createScriptedSource(blob, { name: `home-${home}`, script }),
+      )
+      const watched = homes.map((home): BlobSource => ({
+        ...home,
+        async open(request) {
+          const opened = await home.open(request)
+          const running = homes.flatMap(({ requests }) => requests.filter(({ open }) => open))
+          most = Math.max(most, running.length)
+          return opened
+        },
+      }))
+      const spread = createSpread([...watched, undefined], blob.length)
+      const { start } = site()
+      const reader = await join(digest, only(createScriptedSource(blob)), { ...start, spread })
+      assert.ok((await readFrom(reader)).equals(blob))
+    })
+    return most
+  }
+  const alone = await mostAtOnce(() => undefined)
+  assert.ok(alone > 4 && alone <= 12, `${alone} at once`)
+  const crowded = await mostAtOnce((request) => (request === 0 ? { fail: 'busy' } : undefined))
+  assert.ok(crowded <= 4, `${crowded} at once`)
+})
+
 test('who flips a byte is named, and what it sent comes again from the origin', () =>
   withFills({}, async ({ join, ended, liars, disk }) => {
     const { origin, start } = site({ two: () => ({ flipAt: 5 * mib + 7 }) })
