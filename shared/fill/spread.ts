@@ -66,6 +66,8 @@ const longestBusyMs = 60_000
 /** How long somebody is passed by, four times as long each time. */
 const passedMs = 15_000
 const lookMs = 250
+/** Who has given nothing for so long may be gone: another one is asked for something else meanwhile. */
+const stuckMs = 1000
 /** One that was slow once may have been starved for a moment. */
 const cutsUntilPassed = 2
 /** Failures in a row after which the fill's own sources are left to who goes on; and how long each is waited after. */
@@ -113,7 +115,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const wanted = new Set<number>()
   const doubted = new Set<number>()
   const paces = createPaces(now)
-  const running = new Map<Stream, Pace>()
+  const running = new Map<Stream, { readonly pace: Pace; readonly since: number }>()
   const slower = new SourceError('unavailable', 'slower than the others')
   /** How long parts took from the first time that their sender was asked, in milliseconds. */
   const waits: number[] = []
@@ -122,7 +124,8 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const order = orderOf(parts, spread)
   const workers = new Set<Promise<void>>()
   let working = 0
-  let limit = atOnce
+  let crew = atOnce
+  let stuck = 0
   let crowdedUntil = 0
   let gaveUp = false
   let ownFailures = 0
@@ -213,7 +216,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const fetchFrom = async ({ neighbour, blob }: Asked, stream: Stream): Promise<void> => {
     const since = neighbour.troubleSince ?? now()
     const pace = paces.began(() => stream.received)
-    running.set(stream, pace)
+    running.set(stream, { pace, since: now() })
     neighbour.running++
     let isComplete = false
     try {
@@ -223,7 +226,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       neighbour.troubleSince = undefined
       neighbour.cuts = 0
       waits.push(now() - since)
-      if (now() >= crowdedUntil) limit = Math.min(limit + 1, mostAtOnce)
+      if (now() >= crowdedUntil) crew = Math.min(crew + 1, mostAtOnce)
     } finally {
       pace.ended(isComplete)
       running.delete(stream)
@@ -296,8 +299,8 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
       else await fetchFrom(asked, stream)
     } catch (error) {
       if (!(error instanceof SourceError) || signal.aborted) throw error
-      if (error.code === 'busy' || error === slower) {
-        limit = atOnce
+      if (error.code === 'busy') {
+        crew = atOnce
         crowdedUntil = now() + crowdedMs
       }
       if (asked !== undefined && !(await fetchFromOthers(error, { run, streams })))
@@ -314,7 +317,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const work = async (): Promise<void> => {
     working++
     try {
-      while (!gaveUp && !store.degraded && working <= limit) {
+      while (!gaveUp && !store.degraded && working <= crew + stuck) {
         signal.throwIfAborted()
         const choice = choose()
         // What is being proved may turn out to be missing.
@@ -325,7 +328,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
         }
         if (choice === 'wait') await pause(bell, holdMs)
         else await fetchRun(choice)
-        if (working < limit) hire()
+        if (working < crew + stuck) hire()
       }
     } finally {
       working--
@@ -340,13 +343,17 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     workers.add(worker)
   }
 
-  const cutSlow = (): void => {
-    for (const [stream, pace] of running) if (pace.isSlow()) stream.controller.abort(slower)
+  const look = (): void => {
+    for (const [stream, { pace }] of running) if (pace.isSlow()) stream.controller.abort(slower)
+    const isStuck = ([{ received }, { since }]: [Stream, { since: number }]): boolean =>
+      received === 0 && now() - since >= stuckMs
+    stuck = [...running].filter(isStuck).length
+    if (working < crew + stuck) hire()
   }
 
   return {
     async run() {
-      const looking = setInterval(cutSlow, lookMs)
+      const looking = setInterval(look, lookMs)
       try {
         for (let count = 0; count < atOnce; count++) hire()
         while (workers.size > 0) await Promise.all(workers)

@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { createSpread } from '../../../edge/sources/spread.ts'
 import { digestOf } from '../../../shared/oci/digest.ts'
 import { SourceError, type BlobSource } from '../../../shared/stream/blob-source.ts'
+import { waitFor } from '../../kit/clock.ts'
 import { only, readFrom, withFills } from '../../kit/fill.ts'
 import { createScriptedSource, type RequestScript } from '../../kit/source.ts'
 
@@ -98,6 +99,36 @@ test('who is alone asks more and more homes at once, and who hears that they are
   const crowded = await mostAtOnce((request) => (request === 0 ? { fail: 'busy' } : undefined))
   assert.ok(crowded <= 4, `${crowded} at once`)
 })
+
+test('whoever gives nothing keeps nobody from what the others have', () =>
+  withFills({ headersTimeoutMs: 60_000, stallMs: 60_000 }, async ({ join }) => {
+    // As many as are asked at once where nothing else is known.
+    const silent = Array.from({ length: 4 }, (_, home) =>
+      createScriptedSource(blob, {
+        name: `silent-${home}`,
+        script: () => ({ stallHeaders: true }),
+      }),
+    )
+    const others = Array.from({ length: 4 }, (_, home) =>
+      createScriptedSource(blob, {
+        name: `other-${home}`,
+        // So that no more than four are asked for long.
+        script: (request) => (request === 0 ? { fail: 'busy' } : undefined),
+      }),
+    )
+    const origin = createScriptedSource(blob)
+    const homes = silent.flatMap((each, n) => [each, others[n]])
+    const spread = createSpread([...homes, undefined], blob.length)
+    const reader = await join(digest, only(origin), { ...site().start, spread })
+    const theirs = (at: number) => Array.from({ length: parts }).filter((_, n) => n % 9 === at)
+    await waitFor('all that the others are the homes of', () =>
+      others.every(
+        ({ deliveredBytes }, n) => deliveredBytes >= (theirs(2 * n + 1).length - 1) * mib,
+      ),
+    )
+    assert.ok(silent.every(({ requests }) => requests.length === 1))
+    await reader.close()
+  }))
 
 test('who flips a byte is named, and what it sent comes again from the origin', () =>
   withFills({}, async ({ join, ended, liars, disk }) => {

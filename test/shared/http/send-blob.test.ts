@@ -629,7 +629,8 @@ test('over TLS the bytes are right, shared and not, and a write is at most 256 K
     })
     const { body } = await ask(stand.origin, { ca: ca.cert })
     assert.ok(body.equals(content))
-    assert.deepEqual(new Set(written), new Set([256 * 1024]))
+    // A client that is slow for a moment, as on a busy machine, gets less at once from then on.
+    assert.equal(Math.max(...written), 256 * 1024)
     await settled(stand)
   }
 })
