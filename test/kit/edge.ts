@@ -53,6 +53,12 @@ export async function startTestEdge(
   options: TestEdgeOptions = {},
 ): Promise<TestEdge> {
   const data = options.data ?? (await mkdtemp(join(tmpdir(), 'outport-edge-')))
+  // Before the start, which may fail.
+  t.after(async () => {
+    for (const stopOne of stopsOf.get(data) ?? []) await stopOne()
+    stopsOf.delete(data)
+    await rm(data, { recursive: true, force: true })
+  })
   const { log, lines } = createRecordingLog()
   const running = await startEdge(configOf(data, options), {
     log,
@@ -73,11 +79,6 @@ export async function startTestEdge(
     })())
   const stops = stopsOf.get(data) ?? []
   stopsOf.set(data, [...stops, stop])
-  t.after(async () => {
-    for (const stopOne of stopsOf.get(data) ?? []) await stopOne()
-    stopsOf.delete(data)
-    await rm(data, { recursive: true, force: true })
-  })
   const url = urlOf(running, 'edge')
   const mirror = urlOf(running, 'mirror')
   const listener = (name: string) => urlOf(running, name)
