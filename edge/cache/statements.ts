@@ -85,8 +85,17 @@ export interface StreamState {
 /** A snapshot on its way in: nothing of it is believed before `commit`. */
 export interface SnapshotWriter {
   take(line: SnapshotLine): Promise<void>
-  /** Takes the place of whatever was known of the stream. */
-  commit(state: StreamState): Promise<void>
+  /**
+   * Takes the place of whatever was known of the stream, at once with what the log has said of it since: a tag that
+   * is answered by the one and not by the other would go back.
+   */
+  commit(state: StreamState, since?: SaidSince): Promise<void>
+}
+
+/** Events of a stream that came while its snapshot was on its way, and whose tokens lost their worth by them. */
+export interface SaidSince {
+  readonly events: readonly KnownEvent[]
+  readonly revoked: Revoked
 }
 
 /** What the primary's log says, as far as this edge has recorded it: all of it synced, or none. */
@@ -281,7 +290,16 @@ export async function openStatements(
 
   const applyNow = async (
     events: readonly KnownEvent[],
-    { head, revoked }: { readonly head: RecordedHead; readonly revoked: Revoked },
+    {
+      head,
+      revoked,
+      begun = [],
+    }: {
+      readonly head: RecordedHead
+      readonly revoked: Revoked
+      /** Streams whose new state begins with this. */
+      readonly begun?: readonly (readonly [EventStream, StreamRecord])[]
+    },
   ): Promise<void> => {
     const operations: Operation[] = []
     for (const [subject, at] of revoked)
@@ -293,7 +311,7 @@ export async function openStatements(
       }
     // Facts of one batch may be about one another.
     const changed = new Map<string, unknown>()
-    const changedRecords = new Map<EventStream, StreamRecord>()
+    const changedRecords = new Map<EventStream, StreamRecord>(begun)
     let followedUpTo = readFollowed()
     const wholeRules = events.some(({ fact }) => fact.type === 'tag')
       ? await readWholeRules()
@@ -621,7 +639,7 @@ export async function openStatements(
             waiting.push({ type: 'put', key: prefix + key, value })
           if (waiting.length >= writeEvery) await flush()
         },
-        commit: ({ epoch, seq, ahead }) =>
+        commit: ({ epoch, seq, ahead }, { events, revoked } = { events: [], revoked: new Map() }) =>
           inTurn(async () => {
             const before = prefixOf(stream)
             const known = records.get(stream)
@@ -634,8 +652,10 @@ export async function openStatements(
             if (before !== undefined && known !== undefined && !isOf(known, epoch))
               await keepUnlisted(before, prefix)
             const record: StreamRecord = { epoch, generation, base: seq, ahead }
-            await level.put(keys.stream(stream), record, { sync: true })
-            records.set(stream, record)
+            if (cursor === undefined) {
+              await level.put(keys.stream(stream), record, { sync: true })
+              records.set(stream, record)
+            } else await applyNow(events, { head: cursor, revoked, begun: [[stream, record]] })
             hot.clear()
             projectIds = undefined
             await clearOthers(stream)

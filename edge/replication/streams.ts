@@ -84,10 +84,7 @@ export function createStreams({
         throw new StatementError(`the snapshot of ${stream} is older than what was asked for`)
       await inTurn(batches, async () => {
         coming.delete(stream)
-        await writer.commit(statement)
-        const { cursor } = statements
-        if (cursor !== undefined && queue.length > 0)
-          await statements.apply(queue, cursor, revokedIn(queue))
+        await writer.commit(statement, { events: queue, revoked: revokedIn(queue) })
         onChanged()
       })
       return statement

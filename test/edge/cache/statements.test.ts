@@ -407,3 +407,33 @@ test('which blob has a list of its pieces is known by events and by snapshots, i
   )
   assert.equal(statements.pieceList(2, digestOf(1)), undefined)
 })
+
+test('a snapshot takes its place at once with what the log has said since: no tag goes back between them', async (t) => {
+  const statements = await openStatements(join(await tempFolder(t), 'log'))
+  t.after(() => statements.close())
+  const [stream, repository] = [streamOf(1), repositoryOf(1)]
+  const head = { epoch: 1, seq: 9, hash: Buffer.alloc(32) }
+  await statements.apply([], head)
+  const writer = statements.startSnapshot(stream)
+  await writer.take({ project: 'one', public: true })
+  await writer.take({ repository, name: 'one/app' })
+  await writer.take({ repository, tag: 'latest', digest: digestOf(4) })
+  const fact = { projectId: 1, repositoryId: repository, tag: 'latest', digest: digestOf(9) }
+  const event = { seq: 9, stream, bodyHash: '9', at: 9, fact: { type: 'tag', ...fact } } as const
+  const seen = new Set<Digest | undefined>()
+  let isDone = false
+  const committed = writer
+    .commit(
+      { stream, epoch: 1, seq: 4, ahead: [] },
+      { events: [event], revoked: new Map([['robot:1', 9]]) },
+    )
+    .finally(() => (isDone = true))
+  while (!isDone) {
+    seen.add(statements.tag(1, repository, 'latest')?.digest)
+    await new Promise(setImmediate)
+  }
+  await committed
+  seen.add(statements.tag(1, repository, 'latest')?.digest)
+  assert.deepEqual([...seen], [undefined, digestOf(9)])
+  assert.equal(statements.knows(stream), true)
+})
