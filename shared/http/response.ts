@@ -9,8 +9,9 @@ import { recordOf } from './request-record.ts'
 type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[]
 
 /**
- * Node's response, which says its request's id, and how long its connection is kept, whoever writes the head. `setHeader` for that would send every
- * response down Node's slow path, which checks and merges each header by itself: a tenth of a small answer.
+ * Node's response, which says its request's id, and how long its connection is kept, whoever writes the head.
+ * `setHeader` for that would send every response down Node's slow path, which checks and merges each header by itself:
+ * a tenth of a small answer.
  */
 export class IdentifiedResponse<
   Request extends IncomingMessage = IncomingMessage,

@@ -145,7 +145,10 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   const connections = new Connections(server)
   const watchdog = new Watchdog(connections, timeouts)
   let expiry: NodeJS.Timeout | undefined
-  const context: AppContext = { options, connections, drain, registry: undefined }
+  // Edges come back, and each handshake costs both sides more than a piece of a blob does.
+  const keepAlive =
+    options.mutual === true ? `timeout=${Math.floor(timeouts.keep_alive / 1000)}` : undefined
+  const context: AppContext = { options, connections, drain, keepAlive, registry: undefined }
   const app = createApp(server, context)
   const tlsWatch =
     listener.tls !== undefined && server instanceof https.Server
@@ -215,6 +218,8 @@ interface AppContext {
   readonly options: HttpServerOptions
   readonly connections: Connections
   readonly drain: DrainLimits
+  /** What answers say of how long their connection is kept. */
+  readonly keepAlive: string | undefined
   registry: RegistryHandler | undefined
 }
 
@@ -266,12 +271,9 @@ function attachHandler(
   handler: RequestListener,
   context: AppContext,
 ): NodeServer {
-  const { options, connections, drain } = context
+  const { options, connections, drain, keepAlive } = context
   const { log, httpMetrics, name } = options
   const proxies = createTrustedProxies(options.trustedProxies ?? [])
-  // Edges come back, and each handshake costs both sides more than a piece of a blob does.
-  const keptMs = options.timeouts?.keep_alive ?? defaultTimeouts().keep_alive
-  const keepAlive = options.mutual === true ? `timeout=${Math.floor(keptMs / 1000)}` : undefined
   const handle = (request: IncomingMessage, response: ServerResponse) => {
     const record = startRecord(request, { listener: name, proxies, keepAlive })
     const exchange = connections.begin(record, request, response)
