@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseRepositoryName } from '../shared/oci/reference.ts'
 import { leaseMs } from '../shared/replication/lease.ts'
-import { createRule } from '../test/kit/api.ts'
+import { callApi, createRule } from '../test/kit/api.ts'
 import { waitFor } from '../test/kit/clock.ts'
 import { contentOf, createImage, pushBlob, pushImage, pushManifest } from '../test/kit/images.ts'
 import type { Content } from '../test/kit/images.ts'
@@ -63,9 +63,10 @@ export const bench: Bench = {
         const stand = { network, front, relay, open }
         const figures: Figure[] = []
         if (!countsOnly) {
-          await bringLarge(context, stand)
+          const ruleId = await bringLarge(context, stand)
           figures.push(...(await moveTag(context, stand)))
           figures.push(await cutFeed(context, stand))
+          await letGoOfLarge(context, network, ruleId)
         }
         figures.push(await neverBack(context, stand, operations))
         return { figures, rounds: '1' }
@@ -94,7 +95,10 @@ function openClient({ admin: credentials }: Network, origin: URL): TagClient {
 }
 
 /** Has a rule bring an image to all edges of which the layer is said to have 20 GiB, and comes slowly. */
-async function bringLarge({ folder, say }: BenchContext, { network, front }: Stand): Promise<void> {
+async function bringLarge(
+  { folder, say }: BenchContext,
+  { network, front }: Stand,
+): Promise<number> {
   const { primary } = network
   const image = createImage({ seed: 'large', layers: 1 })
   const [layer] = image.blobs.filter(({ mediaType }) => mediaType.includes('layer'))
@@ -113,7 +117,8 @@ async function bringLarge({ folder, say }: BenchContext, { network, front }: Sta
     `"${digest}","size":${layer.bytes.length}`,
     `"${digest}","size":${large.bytes}`,
   )
-  await createRule(primary, { name: 'large', repositories: 'library/large', sites: [networkSite] })
+  const rule = { name: 'large', repositories: 'library/large', sites: [networkSite] }
+  const ruleId = await createRule(primary, rule)
   await put(network, large.repository, manifestOf(declared))
   await waitFor(
     'the large blob to come to all edges',
@@ -121,6 +126,28 @@ async function bringLarge({ folder, say }: BenchContext, { network, front }: Sta
     { timeoutMs: 60_000 },
   )
   say('20 GiB are on their way to each edge')
+  return ruleId
+}
+
+/** Together the edges bring it at twenty times its pace: it would fill a disk while answers are counted. */
+async function letGoOfLarge(
+  { say }: BenchContext,
+  network: Network,
+  ruleId: number,
+): Promise<void> {
+  const rulePath = `/replication/policies/${ruleId}`
+  const rule = (await callApi(network.primary, 'GET', rulePath)).json() as object
+  await callApi(network.primary, 'PUT', rulePath, { ...rule, enabled: false })
+  let before = await largeBytes(network)
+  const isStill = async (): Promise<boolean> => {
+    await delay(1000)
+    const now = await largeBytes(network)
+    const moved = now.some((bytes, edge) => bytes !== before[edge])
+    before = now
+    return !moved
+  }
+  await waitFor('the large blob to be let go', isStill, { timeoutMs: 120_000 })
+  say('nothing of the 20 GiB comes any more')
 }
 
 /** What came to each edge, most of it of the large blob. */

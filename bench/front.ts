@@ -54,6 +54,8 @@ export async function startFront(target: URL): Promise<Front> {
       path: request.url,
       headers: request.headers,
     })
+    // Whoever waits for the answer is told; behind it, whoever reads it.
+    passed.on('error', () => undefined)
     const answered = once(passed, 'response') as Promise<[IncomingMessage]>
     const [[incoming]] = await Promise.all([answered, pipeline(request, passed)])
     response.writeHead(incoming.statusCode ?? 502, incoming.headers)

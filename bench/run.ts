@@ -15,6 +15,7 @@ const names = [
   'site',
   'site-faults',
   'spread',
+  'herd',
   'fresh',
   'connected',
   'discovery',

@@ -1,19 +1,21 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { createImage, pushImage, type Content, type Image } from '../test/kit/images.ts'
+import { createImage, layerOf, pushImage, type Content } from '../test/kit/images.ts'
 import type { Bench, BenchContext } from './bench.ts'
 import { createRule } from '../test/kit/api.ts'
 import { networkSite, startNetwork, type Network } from '../test/kit/network.ts'
+import {
+  about,
+  blobBytes,
+  bytesPerSecond,
+  edges,
+  processes,
+  receivedFrom,
+  uplinkSeconds,
+} from './narrow-site.ts'
 import type { BenchResult } from './report.ts'
 
-const mib = 2 ** 20
-const blobBytes = 64 * mib
-const edges = 32
-const processes = 8
-const bytesPerSecond = 4 * mib
-/** What an uplink needs for the blob once, in seconds. */
-const limit = blobBytes / bytesPerSecond
 /** In a process of its own, so that it can be stopped alone. */
 const stopped = edges - 1
 const slow = edges - 2
@@ -27,14 +29,14 @@ export const bench: Bench = {
   async run(context) {
     const healthy = await measure(context, { isHealthy: true })
     const ill = await measure(context, { isHealthy: false })
-    const about = `${blobBytes / mib} MiB to ${edges} edges at ${bytesPerSecond / mib} MiB/s`
-    const withIll = `${about}, one at 1 %, one stopped`
+    const name = `${about.blob} to ${about.edges}`
+    const withIll = `${name}, one at 1 %, one stopped`
     const most = true
     const result: BenchResult = {
       rounds: '1',
       figures: [
         {
-          case: about,
+          case: name,
           measure: "bytes from the primary ÷ the blob's",
           value: healthy.egress,
           floor: 1.1,
@@ -42,9 +44,9 @@ export const bench: Bench = {
           most,
         },
         {
-          case: about,
+          case: name,
           measure: 'last edge ÷ an uplink for the blob',
-          value: healthy.seconds / limit,
+          value: healthy.seconds / uplinkSeconds,
           floor: 2,
           aim: 1.2,
           most,
@@ -121,7 +123,7 @@ async function measure(
     const push = async (seed: string): Promise<Content> => {
       const image = createImage({ seed, layers: 1, layerBytes: blobBytes })
       await pushImage(network.primary, 'library/app', image, seed)
-      return layerOf(image)
+      return layerOf(image, blobBytes)
     }
     const secondsSince = (at: number): number => (performance.now() - at) / 1000
 
@@ -131,18 +133,18 @@ async function measure(
     const firstSeconds = secondsSince(firstAt)
     say(`the first push: ${firstSeconds.toFixed(1)} s`)
 
-    const before = await Promise.all(all.map((edge) => received(network, edge, 'primary')))
+    const before = await Promise.all(all.map((edge) => receivedFrom(network, edge, 'primary')))
     const stoppedBefore = await received(network, stopped)
     // It sees the push, gets some of it, and is gone.
     const stops = async (): Promise<void> => {
-      await until(async () => (await received(network, stopped)) > stoppedBefore + 4 * mib)
+      await until(async () => (await received(network, stopped)) > stoppedBefore + bytesPerSecond)
       network.signal(stopped, 'SIGSTOP')
     }
     const blob = await push('spread')
     const startedAt = performance.now()
     await Promise.all([isHealthy ? undefined : stops(), have(wells, blob)])
     const seconds = secondsSince(startedAt)
-    const from = await Promise.all(wells.map((edge) => received(network, edge, 'primary')))
+    const from = await Promise.all(wells.map((edge) => receivedFrom(network, edge, 'primary')))
     const sent = wells.reduce((sum, edge, n) => sum + (from[n] ?? 0) - (before[edge] ?? 0), 0)
     const egress = sent / blobBytes
     say(`${seconds.toFixed(1)} s, ${egress.toFixed(3)} × from the primary`)
@@ -160,12 +162,6 @@ async function measure(
   }
 }
 
-function layerOf({ blobs }: Image): Content {
-  const layer = blobs.find(({ bytes }) => bytes.length === blobBytes)
-  if (layer === undefined) throw new Error('the image has no layer')
-  return layer
-}
-
 /** A rule that brings everything to all edges. */
 async function bringAll({ primary }: Network): Promise<void> {
   await createRule(primary, {
@@ -177,10 +173,10 @@ async function bringAll({ primary }: Network): Promise<void> {
 }
 
 /** Bodies that an edge received, of blobs and manifests. */
-async function received(network: Network, edge: number, from?: string): Promise<number> {
-  const of = async (upstream: string): Promise<number> =>
-    (await network.metric(edge, 'outport_edge_upstream_bytes_total', `upstream="${upstream}"`)) || 0
-  return from === undefined ? (await of('primary')) + (await of('peers')) : of(from)
+async function received(network: Network, edge: number): Promise<number> {
+  return (
+    (await receivedFrom(network, edge, 'primary')) + (await receivedFrom(network, edge, 'peers'))
+  )
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {

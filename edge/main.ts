@@ -64,7 +64,7 @@ const openFiles = 512
 /** Blobs that are asked for at one other edge of the site at once. */
 const peerRequests = 16
 /** Milliseconds that a large blob waits for the list of its pieces, before it is proved whole. */
-const pieceListMs = 2000
+const pieceListMs = 5000
 /** Manifests and tags whose pulls may wait for a primary that is away, at about 1 KiB each. */
 const waitingPulls = 20_000
 
@@ -255,6 +255,7 @@ async function startParts({
     }),
     parentsOf: peers.above,
     namedPeers: peers.named,
+    homesOf: peers.homesOf,
     sharersOf: peers.sharers,
     edgeId: edge.id ?? '',
   })
@@ -361,6 +362,7 @@ async function startParts({
     now: Date.now,
     onDiskFailed: disk.failed,
   })
+  closers.push(() => manifests.close())
   const blobs = createBlobs({
     blobs: cached,
     memory,
@@ -399,8 +401,8 @@ async function startParts({
         if (manifest === undefined) throw new Error('the primary does not have its manifest')
         return namesOf(manifest.bytes)
       },
-      blob: (origin, { digest, size }, isSharer) =>
-        blobs.prefetch(origin, digest, {}, { size, isSharer }),
+      blob: (origin, { digest, size }, { isSharer, signal }) =>
+        blobs.prefetch(origin, digest, { signal }, { size, isSharer }),
       isHeld: (digest) => cached.size(digest) !== undefined,
       heldParts: async (digest) => {
         const bytes = await cached.readAll(digest)

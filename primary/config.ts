@@ -142,7 +142,7 @@ const primarySchema = group({
       default: '64MiB',
       minimum: 1024 * 1024 + 1,
       description:
-        'Blobs of this size and more are listed piece by piece after they were pushed, so that edges can prove each MiB alone.',
+        'Blobs of this size and more are listed piece by piece after they were pushed, so that edges can prove each MiB alone; what a rule brings is from 8 MiB on, however large this is.',
     }),
   }),
   sparse_manifests: flag({

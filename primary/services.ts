@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Passwords } from '../shared/auth/passwords.ts'
 import {
   createTokenVerifier,
@@ -167,7 +168,8 @@ export function createServices(deps: ServiceDeps): Services {
     })
   const { registries, policies, selections, roster } = stores
   const plannerOf = createRuleReader(deps.log)
-  const executions = createExecutionService({ ...stores, jobs: deps.jobs, plannerOf, now })
+  const ruled = { plannerOf, onListsWanted: () => pieceLists.wanted(), now }
+  const executions = createExecutionService({ ...stores, ...ruled, jobs: deps.jobs })
   const preheats = createPreheatService({ ...stores, onFacts: () => deps.relay.wake(), now })
   return {
     registry,
@@ -178,7 +180,7 @@ export function createServices(deps: ServiceDeps): Services {
       })
       const { follower, relay, log } = deps
       const onFacts = () => relay.wake()
-      const rules = { selections, executions, preheats, follower, onFacts, plannerOf, log, now }
+      const rules = { ...ruled, selections, executions, preheats, follower, onFacts, log }
       return startRuleFollower(rules).stop
     },
     startPieceLists: pieceLists.start,
@@ -352,16 +354,34 @@ function createCaches({ options, follower }: ServiceDeps, memory: number): Regis
   }
 }
 
-/** Says, signed, when a tag pointed where it is said to point: now, where all that is committed is numbered. */
+/** Says, signed, where a tag points, and when that was so. */
 function stateTags({ records, keys }: ServiceDeps): Rooms['registry']['stateTag'] {
   const tags = createTags(records)
-  return async (repository, tag, digest) => {
-    const state = await tags.stateOf(repository, tag)
-    if (state === undefined || state.digest !== digest) return undefined
-    const { epoch, seq } = state
-    const { id: repositoryId, projectId } = repository
-    return formatSignedTag({ projectId, repositoryId, tag, digest, epoch, seq }, keys.logSigning())
+  return async (repository, tag) => {
+    const state = await afterBacklog(() => tags.stateOf(repository, tag))
+    if (state === undefined) return undefined
+    const { id: repositoryId, projectId, name } = repository
+    const statement = formatSignedTag(
+      { projectId, repositoryId, repository: name, tag, ...state },
+      keys.logSigning(),
+    )
+    return { digest: state.digest, statement }
   }
+}
+
+/** A backlog is numbered in moments; whoever asks waits for no longer than that. */
+const backlogTries = 40
+const backlogMs = 25
+
+async function afterBacklog<State>(
+  look: () => Promise<State | 'waits' | undefined>,
+): Promise<State | undefined> {
+  for (let tries = 0; tries < backlogTries; tries++) {
+    const state = await look()
+    if (state !== 'waits') return state
+    await delay(backlogMs)
+  }
+  return undefined
 }
 
 function challengeFor({ externalUrl }: ServiceDeps) {

@@ -2,6 +2,7 @@ import type { Digest } from '../../shared/oci/digest.ts'
 import type { LogHead } from '../../shared/replication/chain.ts'
 import type { RuleFact } from '../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../shared/replication/feed.ts'
+import type { WaitingMove } from '../../shared/replication/signed-tag.ts'
 import type { Envelope } from '../../shared/trust/statement.ts'
 
 // How what the primary's log says lies on the disk: under which keys, and in which form.
@@ -10,6 +11,30 @@ import type { Envelope } from '../../shared/trust/statement.ts'
 export interface TagStatement {
   readonly digest: Digest
   readonly seq: number
+  /** What made it so is told after that event: whatever moves the tag before it is older. */
+  readonly waiting?: WaitingMove
+}
+
+export interface TagPlace {
+  readonly projectId: number
+  readonly repositoryId: number
+  /** The whole name of the repository. */
+  readonly repository: string
+  readonly tag: string
+}
+
+/** Whether the primary said the one after the other. */
+export function isLater(one: TagStatement, other: TagStatement): boolean {
+  return (one.seq - other.seq || (one.waiting?.id ?? 0) - (other.waiting?.id ?? 0)) > 0
+}
+
+/** Whether a stream's state, as it was made, holds what a statement says, or what came after it. */
+export function includes(
+  { base, ahead }: Pick<StreamRecord, 'base' | 'ahead'>,
+  { seq, waiting }: TagStatement,
+): boolean {
+  if (seq !== base) return seq < base
+  return waiting === undefined || ahead.includes(waiting.bodyHash)
 }
 
 /** A tag as it is recorded. */
@@ -63,7 +88,6 @@ export function isLacking({ isHeld, isDemoted }: SelectionRecord): boolean {
 export const keys = {
   cursor: 'c!cursor',
   current: 'c!current',
-  freshFrom: 'c!fresh-from',
   stream: (stream: string) => `s!${stream}`,
   revoked: (subject: string) => `v!${subject}`,
   unlisted: (digest: string) => `k!${digest}`,

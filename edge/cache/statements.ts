@@ -1,10 +1,9 @@
-import { Level, type BatchOperation } from 'level'
+import { Level } from 'level'
 import { createLru } from '../../shared/memory/lru.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import {
   projectOfStream,
   streamOfText,
-  type EventFact,
   type EventStream,
   type PreheatFact,
   type RosterEdge,
@@ -14,24 +13,20 @@ import type { SnapshotLine } from '../../shared/replication/feed.ts'
 import {
   answerableBefore,
   edgeKey,
-  entriesOf,
   followedKey,
   heldTagKey,
-  isGuarding,
-  isLacking,
+  includes,
+  isLater,
   isOf,
   keys,
-  knownBefore,
   manifestKey,
   nameKey,
   notYet,
   pieceListKey,
-  preheatKey,
   projectKey,
   rangeOf,
   readCursor,
   repositoryKey,
-  ruleKey,
   selectionKey,
   storedCursor,
   tagKey,
@@ -41,19 +36,18 @@ import {
   type SelectionRecord,
   type StreamRecord,
   type TagStatement,
+  type TagPlace,
 } from './statement-records.ts'
+import { createEarlyTags } from './early-tags.ts'
+import {
+  changesOf,
+  lacksIn,
+  type Database,
+  type KnownEvent,
+  type Operation,
+} from './statement-events.ts'
+import { createStateWriter, toldWith } from './statement-snapshots.ts'
 import { createTurns } from './turns.ts'
-
-/** An event of a stream that this edge may read, as the log tells it. */
-export interface KnownEvent {
-  readonly seq: number
-  readonly stream: EventStream
-  /** sha256, hex. */
-  readonly bodyHash: string
-  /** When it became true, in epoch ms by the primary's clock. */
-  readonly at: number
-  readonly fact: EventFact
-}
 
 /** A manifest that a rule brings to its edges. */
 export interface Selection {
@@ -106,10 +100,6 @@ export interface Statements {
   readonly currentAt: number
   /** Remembers that it is so now. */
   markCurrent(at: number): void
-  /** When what is recorded last began to be answered without asking, in epoch ms; it survives a restart. */
-  readonly freshFrom: number
-  /** Remembers that it begins now. */
-  markFreshFrom(at: number): void
   streams(): readonly EventStream[]
   /** Whether its state is that of the log; else a snapshot has to come. */
   knows(stream: EventStream): boolean
@@ -143,8 +133,11 @@ export interface Statements {
   heldTag(projectId: number, repositoryId: number, tag: string): Digest | undefined
   /** Records events, in order, and where the log is with them. Streams that are not known are passed by. */
   apply(events: readonly KnownEvent[], head: RecordedHead, revoked?: Revoked): Promise<void>
-  /** Records a tag that the primary itself stated, unless something as new is known. */
-  putTag(place: TagPlace, statement: TagStatement): Promise<void>
+  /**
+   * Records a tag that the primary itself stated, unless something as new is known. What it says of a stream whose
+   * state is not here waits for that.
+   */
+  putTag(place: TagPlace, statement: StatedTagAt): Promise<void>
   startSnapshot(stream: EventStream): SnapshotWriter
   /** Forgets where the log was, which is no more; what it said stands until snapshots come. */
   restart(): Promise<void>
@@ -158,16 +151,11 @@ export interface Statements {
 /** Subjects whose tokens lost their worth, and when. */
 export type Revoked = ReadonlyMap<string, number>
 
-export interface TagPlace {
-  readonly projectId: number
-  readonly repositoryId: number
-  readonly tag: string
+/** What the primary said of a tag, by the numbers of one log. */
+export interface StatedTagAt extends TagStatement {
+  readonly epoch: number
 }
 
-type Database = Level<string, unknown>
-type Operation = BatchOperation<Database, string, unknown>
-
-const writeEvery = 1000
 /** Records that are held in memory: a tag that is asked for needs three. */
 const hotRecords = 30_000
 /** Longer than any token lives. */
@@ -201,7 +189,6 @@ export async function openStatements(
   let cursor = readCursor(level.getSync(keys.cursor))
   let currentAt = Number(level.getSync(keys.current) ?? 0)
   let writtenAt = currentAt
-  let freshFrom = Number(level.getSync(keys.freshFrom) ?? 0)
   const records = new Map<EventStream, StreamRecord>()
   for await (const [key, value] of level.iterator({ gt: 's!', lt: 's"' })) {
     const stream = streamOfText(key.slice('s!'.length))
@@ -217,6 +204,7 @@ export async function openStatements(
   let generations = Math.max(0, ...[...records.values()].map(({ generation }) => generation))
 
   const hot = createLru<string, { readonly value: unknown }>({ max: hotRecords })
+  const early = createEarlyTags()
   const projectStream = (projectId: number): EventStream => `project:${projectId}`
   const prefixOf = (stream: EventStream): string | undefined => {
     const record = records.get(stream)
@@ -309,151 +297,25 @@ export async function openStatements(
         operations.push({ type: 'del', key: keys.revoked(subject) })
         revocations.delete(subject)
       }
-    // Facts of one batch may be about one another.
-    const changed = new Map<string, unknown>()
-    const changedRecords = new Map<EventStream, StreamRecord>(begun)
-    let followedUpTo = readFollowed()
-    const wholeRules = events.some(({ fact }) => fact.type === 'tag')
-      ? await readWholeRules()
-      : new Set<number>()
-    /** A tag that a snapshot told of before it had a number: rules are waited for up to this one. */
-    const followNumbered = ({ fact, seq }: KnownEvent, { generation }: StreamRecord): void => {
-      if (fact.type !== 'tag') return
-      const key =
-        keys.state(projectStream(fact.projectId), generation) + tagKey(fact.repositoryId, fact.tag)
-      const known = (changed.has(key) ? changed.get(key) : level.getSync(key)) as
-        RecordedTag | undefined
-      if (known?.digest !== fact.digest || known.unfollowed === undefined) return
-      const value = { ...known, unfollowed: seq }
-      changed.set(key, value)
-      operations.push({ type: 'put', key, value })
-    }
-    for (const event of events) {
-      const record = changedRecords.get(event.stream) ?? records.get(event.stream)
-      if (record === undefined || !isOf(record, head.epoch) || event.seq <= record.base) continue
-      if (record.ahead.includes(event.bodyHash)) {
-        const ahead = record.ahead.filter((hash) => hash !== event.bodyHash)
-        changedRecords.set(event.stream, { ...record, ahead })
-        followNumbered(event, record)
-        continue
-      }
-      const prefix = keys.state(event.stream, record.generation)
-      const put = (key: string, value: unknown): void => {
-        changed.set(prefix + key, value)
-        operations.push({ type: 'put', key: prefix + key, value })
-      }
-      const remove = (key: string): void => {
-        changed.set(prefix + key, undefined)
-        operations.push({ type: 'del', key: prefix + key })
-      }
-      const now = (key: string): unknown =>
-        changed.has(prefix + key) ? changed.get(prefix + key) : level.getSync(prefix + key)
-      const removeAll = async (kind: string): Promise<void> => {
-        const begin = `${prefix}${kind}!`
-        for (const key of changed.keys())
-          if (key.startsWith(begin)) remove(key.slice(prefix.length))
-        for await (const key of level.keys(rangeOf(prefix, kind))) remove(key.slice(prefix.length))
-      }
-      const { fact, seq } = event
-      switch (fact.type) {
-        case 'project':
-          put(projectKey, { name: fact.name, public: fact.public })
-          break
-        case 'project-deleted':
-          changedRecords.set(event.stream, { ...record, gone: true })
-          break
-        case 'repository':
-          put(nameKey(fact.name), fact.repositoryId)
-          put(repositoryKey(fact.repositoryId), fact.name)
-          break
-        case 'repository-deleted':
-          if (now(nameKey(fact.name)) === fact.repositoryId) remove(nameKey(fact.name))
-          remove(repositoryKey(fact.repositoryId))
-          await removeAll(`t!${fact.repositoryId}`)
-          await removeAll(`m!${fact.repositoryId}`)
-          await removeAll(`y!${fact.repositoryId}`)
-          break
-        case 'manifest':
-          put(manifestKey(fact.repositoryId, fact.digest), seq)
-          break
-        case 'manifest-deleted':
-          remove(manifestKey(fact.repositoryId, fact.digest))
-          break
-        case 'tag':
-        case 'tag-deleted': {
-          const key = tagKey(fact.repositoryId, fact.tag)
-          const known = now(key) as RecordedTag | undefined
-          // What the primary stated since then is newer.
-          if (known !== undefined && known.seq > seq) {
-            const isSame = fact.type === 'tag' && known.digest === fact.digest
-            if (isSame) put(key, { ...known, unfollowed: seq })
-          } else if (fact.type === 'tag') {
-            const before = answerableBefore(known, {
-              followedUpTo,
-              lacks: lacksIn(wholeRules, fact.repositoryId, now),
-            })
-            put(key, { digest: fact.digest, seq, unfollowed: seq, ...(before && { before }) })
-          } else remove(key)
-          break
-        }
-        case 'piece-list':
-          put(pieceListKey(fact.digest), fact.list)
-          break
-        case 'preheat': {
-          const { type: _, ...preheatFact } = fact
-          for await (const [key, value] of level.iterator(rangeOf(prefix, 'p')))
-            if ((value as PreheatFact).until < event.at) remove(key.slice(prefix.length))
-          put(preheatKey(fact.preheatId), preheatFact)
-          break
-        }
-        case 'preheat-ended':
-          remove(preheatKey(fact.preheatId))
-          break
-        case 'rules-followed':
-          followedUpTo = Math.max(followedUpTo, fact.seq)
-          put(followedKey, followedUpTo)
-          break
-        case 'edge': {
-          const { type: _, ...rosterEdge } = fact
-          put(edgeKey(fact.edgeId), rosterEdge)
-          break
-        }
-        case 'edge-deleted':
-          remove(edgeKey(fact.edgeId))
-          break
-        case 'rule': {
-          const { type: _, ...ruleFact } = fact
-          const before = now(ruleKey(fact.ruleId)) as KnownRule | undefined
-          const since = isGuarding(before) ? (before?.since ?? 0) : seq
-          put(ruleKey(fact.ruleId), { ...ruleFact, since })
-          if (wantsWhole(ruleFact)) wholeRules.add(fact.ruleId)
-          else wholeRules.delete(fact.ruleId)
-          break
-        }
-        case 'rule-deleted':
-          wholeRules.delete(fact.ruleId)
-          remove(ruleKey(fact.ruleId))
-          break
-        case 'selected': {
-          const key = selectionKey(fact.ruleId, fact.repositoryId, fact.digest)
-          // What tags name already they go on naming.
-          put(key, { seq, ...pickDemoted(now(key)) })
-          break
-        }
-        case 'unselected':
-          remove(selectionKey(fact.ruleId, fact.repositoryId, fact.digest))
-          break
-        default:
-        // Of others it is enough that they were told.
-      }
-    }
-    for (const [stream, value] of changedRecords)
+    const changes = await changesOf(events, {
+      level,
+      epoch: head.epoch,
+      record: (stream) => records.get(stream),
+      begun,
+      followedUpTo: readFollowed(),
+      wholeRules: events.some(({ fact }) => fact.type === 'tag')
+        ? await readWholeRules()
+        : new Set(),
+      wantsWhole,
+    })
+    operations.push(...changes.operations)
+    for (const [stream, value] of changes.records)
       operations.push({ type: 'put', key: keys.stream(stream), value })
     operations.push({ type: 'put', key: keys.cursor, value: storedCursor(head) })
     await level.batch(operations, { sync: true })
     for (const { key } of operations) hot.delete(key)
     for (const [subject, at] of revoked) revocations.set(subject, at)
-    for (const [stream, record] of changedRecords) records.set(stream, record)
+    for (const [stream, record] of changes.records) records.set(stream, record)
     if (events.some(({ fact }) => fact.type.startsWith('project'))) projectIds = undefined
     cursor = head
   }
@@ -470,13 +332,6 @@ export async function openStatements(
       if (at - writtenAt < currentEveryMs) return
       writtenAt = at
       level.put(keys.current, at).catch(ignore)
-    },
-    get freshFrom() {
-      return freshFrom
-    },
-    markFreshFrom(at) {
-      freshFrom = at
-      level.put(keys.freshFrom, at).catch(ignore)
     },
     streams: () => [...records.keys()],
     knows(stream) {
@@ -568,90 +423,62 @@ export async function openStatements(
       read(projectStream(projectId), heldTagKey(repositoryId, tag)) as Digest | undefined,
     apply: (events, head, revoked = new Map()) => inTurn(() => applyNow(events, { head, revoked })),
     revokedAt: (subject) => revocations.get(subject),
-    putTag: ({ projectId, repositoryId, tag }, statement) =>
+    putTag: (place, { epoch, ...statement }) =>
       inTurn(async () => {
-        const record = records.get(projectStream(projectId))
-        const prefix = prefixOf(projectStream(projectId))
-        if (record === undefined || prefix === undefined) return
-        if (cursor === undefined || !isOf(record, cursor.epoch)) return
-        // What the log, or the stream's snapshot, has told up to here says at least as much.
-        if (statement.seq <= Math.max(cursor.seq, record.base)) return
+        const { projectId, repositoryId, tag } = place
+        const stream = projectStream(projectId)
+        const record = records.get(stream)
+        const prefix = prefixOf(stream)
+        if (record === undefined || prefix === undefined || !isOf(record, epoch)) {
+          early.put(stream, { place, statement, epoch })
+          return
+        }
+        if (cursor?.epoch !== epoch || includes(record, statement)) return
+        // What the log has told up to here says at least as much: what waits is numbered next.
+        const { seq, waiting } = statement
+        if (seq < cursor.seq || (seq === cursor.seq && waiting === undefined)) return
         const key = prefix + tagKey(repositoryId, tag)
         const known = level.getSync(key) as RecordedTag | undefined
-        if (known !== undefined && known.seq >= statement.seq) return
+        if (known !== undefined && !isLater(statement, known)) return
         const before = answerableBefore(known, {
           followedUpTo: readFollowed(),
           lacks: lacksIn(await readWholeRules(), repositoryId, (of) => level.getSync(prefix + of)),
         })
+        const { waiting: _, ...rest } = known ?? {}
         const value: RecordedTag =
           known?.digest === statement.digest
-            ? { ...known, seq: statement.seq }
+            ? { ...rest, ...statement }
             : { ...statement, unfollowed: notYet, ...(before && { before }) }
-        await level.put(key, value, { sync: true })
-        hot.delete(key)
+        const operations: Operation[] = [
+          { type: 'put', key, value },
+          ...toldWith(place, statement).map(
+            ([of, told]) => ({ type: 'put', key: prefix + of, value: told }) as const,
+          ),
+        ]
+        await level.batch(operations, { sync: true })
+        for (const each of operations) hot.delete(each.key)
       }),
     startSnapshot(stream) {
       generations++
       const generation = generations
       const prefix = keys.state(stream, generation)
-      let waiting: Operation[] = []
-      /** What the primary itself stated of a tag after the snapshot was made. */
-      const keepNewer = async (before: string, seq: number): Promise<void> => {
-        for await (const [key, value] of level.iterator(rangeOf(before, 't')))
-          if ((value as { readonly seq: number }).seq > seq)
-            waiting.push({ type: 'put', key: prefix + key.slice(before.length), value })
-      }
-      /** Images that tags named of which all is here: they stay answered until all of the new ones is. */
-      const keepWhole = async (before: string): Promise<void> => {
-        const lacking = new Set<string>()
-        let isSelected = false
-        for await (const [key, value] of level.iterator(rangeOf(before, 'z'))) {
-          isSelected = true
-          const [, , repositoryId, digest] = key.slice(before.length).split('!')
-          const record = value as SelectionRecord
-          if (isLacking(record)) lacking.add(`${repositoryId}!${digest}`)
-          const place = prefix + key.slice(before.length)
-          const told = level.getSync(place) as SelectionRecord | undefined
-          if (told !== undefined && record.isDemoted === true)
-            waiting.push({ type: 'put', key: place, value: { ...told, isDemoted: true } })
-        }
-        if (!isSelected) return
-        const keep = (key: string, digest: Digest): void =>
-          void waiting.push({ type: 'put', key: `${prefix}y!${key}`, value: digest })
-        for await (const [key, value] of level.iterator(rangeOf(before, 'y')))
-          keep(key.slice(`${before}y!`.length), value as Digest)
-        for await (const [key, value] of level.iterator(rangeOf(before, 't'))) {
-          const place = key.slice(`${before}t!`.length)
-          const digest = knownBefore(value as RecordedTag, readFollowed())
-          const now = level.getSync(`${prefix}t!${place}`) as RecordedTag | undefined
-          if (now === undefined || digest === undefined || now.digest === digest) continue
-          if (!lacking.has(`${place.slice(0, place.indexOf('!'))}!${digest}`)) keep(place, digest)
-        }
-      }
-      const flush = async (): Promise<void> => {
-        const taken = waiting
-        waiting = []
-        await level.batch(taken)
-      }
+      const writer = createStateWriter(level, prefix)
       return {
-        async take(line) {
-          for (const [key, value] of entriesOf(line))
-            waiting.push({ type: 'put', key: prefix + key, value })
-          if (waiting.length >= writeEvery) await flush()
-        },
+        take: writer.take,
         commit: ({ epoch, seq, ahead }, { events, revoked } = { events: [], revoked: new Map() }) =>
           inTurn(async () => {
             const before = prefixOf(stream)
             const known = records.get(stream)
+            const record: StreamRecord = { epoch, generation, base: seq, ahead }
             // Numbers of another log say nothing.
             if (before !== undefined && known !== undefined && isOf(known, epoch))
-              await keepNewer(before, seq)
-            await flush()
-            if (before !== undefined) await keepWhole(before)
-            await flush()
+              await writer.keepNewer(before, record)
+            writer.putEarly(early.take(stream, epoch), record)
+            await writer.flush()
+            if (before !== undefined) await writer.keepWhole(before, readFollowed())
+            await writer.flush()
             if (before !== undefined && known !== undefined && !isOf(known, epoch))
               await keepUnlisted(before, prefix)
-            const record: StreamRecord = { epoch, generation, base: seq, ahead }
             if (cursor === undefined) {
               await level.put(keys.stream(stream), record, { sync: true })
               records.set(stream, record)
@@ -691,24 +518,6 @@ export async function openStatements(
       await inTurn(() => level.close())
     },
   }
-}
-
-/** Whether some of an image is not here yet that one of these rules wants whole. @param read what is recorded under a key */
-function lacksIn(
-  wholeRules: ReadonlySet<number>,
-  repositoryId: number,
-  read: (key: string) => unknown,
-) {
-  return (digest: Digest): boolean =>
-    [...wholeRules].some((ruleId) => {
-      const selection = read(selectionKey(ruleId, repositoryId, digest))
-      return selection !== undefined && isLacking(selection as SelectionRecord)
-    })
-}
-
-function pickDemoted(record: unknown): Pick<SelectionRecord, 'isDemoted'> {
-  const isDemoted = (record as SelectionRecord | undefined)?.isDemoted === true
-  return isDemoted ? { isDemoted } : {}
 }
 
 function ignore(): void {

@@ -1,6 +1,7 @@
 import type { Fills, FillReader, FillStart } from '../../shared/fill/fills.ts'
 import type { FillPriority } from '../../shared/fill/lanes.ts'
 import type { OpenedSink, Sink } from '../../shared/fill/sink.ts'
+import type { Spread } from '../../shared/fill/spread.ts'
 import { maxFillBytes } from '../../shared/fill/segments.ts'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { maxPieceListBytes, PieceListError } from '../../shared/replication/piece-list.ts'
@@ -46,8 +47,8 @@ export interface Blobs {
   open(origin: Origin, digest: Digest, request: UpstreamRequest, doubt?: Doubt): Promise<OpenedBlob>
   /**
    * Has a blob of the origin's repository fetched that nobody waits for yet, behind all those that clients wait for;
-   * resolves when it is held.
-   * @throws SourceError when it will not be
+   * resolves when it is held. What it is let go of by the request's signal goes on while others want it, else it is parked.
+   * @throws SourceError when it will not be; the signal's reason
    */
   prefetch(
     origin: Origin,
@@ -70,9 +71,9 @@ export interface BlobsDeps {
   readonly memory: MemoryCache
   readonly fills: Fills
   readonly client: (upstream: string) => UpstreamClient
-  readonly sources: Pick<Sources, 'of' | 'keyOf' | 'spread'>
+  readonly sources: Pick<Sources, 'of' | 'keyOf' | 'spread' | 'homes'>
   /** Without, only whole blobs are proved. */
-  readonly pieceLists?: Pick<PieceLists, 'proofOf'>
+  readonly pieceLists?: Pick<PieceLists, 'proofOf' | 'isListed'>
 }
 
 interface Wanted {
@@ -188,26 +189,33 @@ export function createBlobs({
     digest: Digest,
     { request, priority, together }: Wanted,
   ): Promise<JoinedFill | undefined> => {
+    const { signal, hop } = request
     const spread = together && sources.spread(origin, digest, together)
     // The home of a part asks upwards alone: a neighbour would ask it back.
-    const asking = spread === undefined ? request : { ...request, hop: upwards }
-    const { key, isShared, list } = sources.of(origin, digest, asking)
+    const above = () => sources.of(origin, digest, { ...request, hop: upwards })
+    const { key, isShared, list } =
+      spread === undefined ? sources.of(origin, digest, request) : above()
+    /** Undefined before it is known whether the homes of its parts are asked, and where they are not. */
+    let homes: Spread | undefined
+    const mayAskHomes = spread === undefined && hasHomes(origin, digest, hop)
     let began = false
     const isOwn = () => began || !isShared || isSameRepository(beginners.get(key), origin)
     const openSink = () => {
       began = true
       return openLinkingSink(key, digest, origin)
     }
-    const { signal } = request
     try {
-      const { hop } = request
       const start = {
         digest,
-        sources: list,
+        sources: mayAskHomes ? () => (homes === undefined ? list : above().list) : list,
         openSink,
         priority,
         expectedSize: together?.size,
         spread,
+        homes: mayAskHomes
+          ? (size: number) => (homes = sources.homes(origin, digest, size))
+          : undefined,
+        partsOnly: isPartOnly(hop),
         proof: () => proofOf(origin, digest, hop),
         forEdge: readerOf(hop),
         ...(signal && { signal }),
@@ -221,6 +229,10 @@ export function createBlobs({
       throw error
     }
   }
+
+  /** Whether others may be asked for the parts of a blob: its pieces are listed, and no neighbour takes this edge for a home of it. */
+  const hasHomes = (origin: Origin, digest: Digest, hop: UpstreamRequest['hop']): boolean =>
+    hop?.isSideways !== true && pieceLists?.isListed(origin, digest) === true
 
   /** The list of a blob's pieces is a blob as any other, and comes the way that this one does. */
   const proofOf = async (origin: Origin, digest: Digest, hop: UpstreamRequest['hop']) =>
@@ -285,10 +297,18 @@ export function createBlobs({
     async prefetch(origin, digest, request, together) {
       // Not opened: that would count as a use.
       if ((await mayShow(origin, digest, request)) && blobs.size(digest) !== undefined) return
+      const { signal } = request
       const handle = await fill(origin, digest, { request, priority: 'prefetch', together })
+      const letGo = () => void handle.close()
+      signal?.addEventListener('abort', letGo, { once: true })
       try {
+        signal?.throwIfAborted()
         await handle.whole()
+      } catch (error) {
+        signal?.throwIfAborted()
+        throw error
       } finally {
+        signal?.removeEventListener('abort', letGo)
         await handle.close()
       }
     },
@@ -331,11 +351,17 @@ async function bytesOf(opened: OpenedBlob): Promise<Buffer> {
 
 const maxListBytes = maxPieceListBytes(maxFillBytes)
 
-/** A neighbour that asks for no more than is here proves it itself. */
+/** A neighbour that asks for a part, or for no more than is here, proves it itself. */
 function readerOf(hop: UpstreamRequest['hop']): FillStart['forEdge'] {
   if (hop === undefined) return undefined
-  if (!hop.isSideways || !hop.onlyHeld) return 'relay'
-  return hop.part !== undefined ? 'home' : 'other'
+  if (!hop.isSideways) return 'relay'
+  if (hop.part !== undefined) return 'home'
+  return hop.onlyHeld ? 'other' : 'relay'
+}
+
+/** A neighbour takes this edge for the home of a part, of which nothing need be here. */
+function isPartOnly(hop: UpstreamRequest['hop']): boolean {
+  return hop?.isSideways === true && hop.part !== undefined && !hop.onlyHeld
 }
 
 const upwards = { via: [], isSideways: true, onlyHeld: false } as const

@@ -35,6 +35,8 @@ export interface Manifests {
    */
   get(origin: Origin, digest: Digest, request?: UpstreamRequest): Promise<HeldManifest | undefined>
   readonly resolve: Tags['resolve']
+  /** Resolves when nothing is left to be done behind an answer. */
+  close(): Promise<void>
 }
 
 /** How one upstream's manifests and tags are answered. */
@@ -67,6 +69,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
   const { index, blobs, memory, client, sources, rules, stated, now } = deps
   const fetchOnce = createShare<HeldManifest | undefined>()
   const refused = createRefused()
+  const demoting = new Set<Promise<void>>()
 
   const inMemory = (origin: Origin, digest: Digest): HeldManifest | undefined => {
     const bytes = memory.get(digest)
@@ -177,16 +180,18 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       tag,
       manifest,
       etag,
+      checkedAt = now(),
     }: {
       readonly tag: Tag
       readonly manifest: HeldManifest
       readonly etag: string | undefined
+      readonly checkedAt?: number | undefined
     },
   ): Promise<void> => {
     const { project } = origin
     const entry = {
       digest: manifest.digest,
-      checkedAt: now(),
+      checkedAt,
       ...(etag !== undefined && { etag }),
       ...(project !== undefined && { project }),
     }
@@ -194,8 +199,12 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     await remember(() => index.putTag(origin, tag, entry))
     if (before === manifest.digest) return
     deps.onTagMoved(origin)
-    if (before !== undefined)
-      await remember(() => demoteImage(origin, { tag, digest: before, by: manifest.bytes }))
+    if (before === undefined) return
+    // Behind the answer: all tags of the repository are looked through for it.
+    const demoted = remember(() =>
+      demoteImage(origin, { tag, digest: before, by: manifest.bytes }),
+    ).finally(() => demoting.delete(demoted))
+    demoting.add(demoted)
   }
 
   /** Asks, and makes sure that what is promised can be given: the manifest is held before the tag is. */
@@ -220,7 +229,7 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     { tag, digest, by }: { readonly tag: Tag; readonly digest: Digest; readonly by: Buffer },
   ): Promise<void> => {
     if (await index.isTagged(origin, digest, tag)) return
-    const bytes = await blobs.readAll(digest)
+    const bytes = memory.get(digest) ?? (await blobs.readAll(digest))
     if (bytes === undefined) return
     const needed = new Set(partsOf(by))
     for (const part of [digest, ...partsOf(bytes)]) if (!needed.has(part)) blobs.demote(part)
@@ -237,11 +246,11 @@ export function createManifests(deps: ManifestsDeps): Manifests {
     rules,
     find: tagOf,
     stated: stated.tag,
-    hold: async (origin, tag, { digest, request }) => {
+    hold: async (origin, tag, { digest, request, checkedAt }) => {
       const manifest = await get(origin, digest, request)
       if (manifest === undefined) return false
       if (tagOf(origin, tag)?.digest !== digest)
-        await recordTag(origin, { tag, manifest, etag: undefined })
+        await recordTag(origin, { tag, manifest, etag: undefined, checkedAt })
       return true
     },
     ask,
@@ -260,6 +269,9 @@ export function createManifests(deps: ManifestsDeps): Manifests {
       return digest && inMemory(origin, digest)
     },
     resolve: tags.resolve,
+    async close() {
+      await Promise.all(demoting)
+    },
   }
 }
 

@@ -8,6 +8,8 @@ import type { Origin } from '../cache/cache-index.ts'
 
 /** By what the pieces of a blob are proved, where the primary's log names a list of them. */
 export interface PieceLists {
+  /** Whether the log names a list of its pieces that is believed. */
+  isListed(origin: Origin, digest: Digest): boolean
   /**
    * @param read the list, which is a blob of the same repository
    * @returns undefined without a list, or when it does not come soon: then the whole alone is proved
@@ -40,10 +42,13 @@ export function createPieceLists({
 }: PieceListsDeps): PieceLists {
   const distrusted = createLru<Digest, true>({ max: 10_000 })
   const late = new SourceError('unavailable', 'it does not come')
+  const believed = (origin: Origin, digest: Digest): Digest | undefined =>
+    distrusted.has(digest) ? undefined : listOf(origin, digest)
   return {
+    isListed: (origin, digest) => believed(origin, digest) !== undefined,
     async proofOf(origin, digest, read) {
-      const list = listOf(origin, digest)
-      if (list === undefined || distrusted.has(digest)) return undefined
+      const list = believed(origin, digest)
+      if (list === undefined) return undefined
       const lateness = Promise.withResolvers<never>()
       const timer = setTimeout(() => lateness.reject(late), waitMs)
       try {

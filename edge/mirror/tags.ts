@@ -36,11 +36,19 @@ export interface TagsDeps {
   readonly find: (origin: Origin, tag: Tag) => TagEntry | undefined
   /** What the log of the upstream says, where it is followed. */
   readonly stated: (origin: Origin, tag: Tag) => StatedTag | undefined
-  /** Makes sure that the manifest could be given. @throws SourceError when it cannot be known */
+  /**
+   * Makes sure that the manifest could be given, and writes down that the tag is answered so.
+   * @throws SourceError when it cannot be known
+   */
   readonly hold: (
     origin: Origin,
     tag: Tag,
-    wanted: { readonly digest: Digest; readonly request: UpstreamRequest | undefined },
+    wanted: {
+      readonly digest: Digest
+      readonly request: UpstreamRequest | undefined
+      /** When that was so, in epoch ms; now if left out. */
+      readonly checkedAt?: number
+    },
   ) => Promise<boolean>
   /**
    * Asks the upstream, and keeps what it says: the manifest is held before the tag is.
@@ -134,7 +142,6 @@ export function createTags(deps: TagsDeps): Tags {
     const { digest, isFresh, isEarly, currentAt } = said
     const { upstream } = origin
     const maxStaleMs = Math.min(said.maxStaleMs, rules(upstream).maxStaleMs)
-    const before = find(origin, tag)
     const rest = withoutSignal(request)
     try {
       // The primary would name the one that is not all here yet.
@@ -155,18 +162,17 @@ export function createTags(deps: TagsDeps): Tags {
       if (isFresh && digest === undefined) return undefined
       // What the upstream said no to since the log was whole is answered by nobody's memory.
       if ((deniedAt.get(keyOf(origin, tag)) ?? -Infinity) > currentAt) throw error
-      const last = digest && { digest, checkedAt: currentAt }
-      // What was last heard counts where it was heard since, or what the log says is not here yet.
-      const isLater =
-        !said.isGuarded &&
-        before !== undefined &&
-        (digest !== undefined || before.checkedAt > currentAt)
-      // The log may tell of what was before that by and by: no tag goes back.
-      const isLast = isLater && digest !== undefined && before.checkedAt > said.freshFrom
+      // The log's word is no older than any answer, for what was heard is part of it. Where that is not here, the last
+      // answer stands: whoever is answered has it written down before.
+      if (digest === undefined) throw error
+      const answered = find(origin, tag)
+      const answeredAt = Math.max(currentAt, answered?.checkedAt ?? 0)
+      const checkedAt = answered?.digest === digest ? answeredAt : currentAt
+      const last = await staleOf(origin, { digest, checkedAt }, maxStaleMs)
+      if (last !== undefined) await hold(origin, tag, { digest, request: rest, checkedAt })
+      const before = said.isGuarded ? undefined : answered
       const stale =
-        (isLast ? await staleOf(origin, before, maxStaleMs) : undefined) ??
-        (await staleOf(origin, last, maxStaleMs)) ??
-        (await staleOf(origin, isLater ? before : undefined, maxStaleMs))
+        last ?? (await staleOf(origin, before && { ...before, checkedAt: answeredAt }, maxStaleMs))
       if (stale === undefined) throw error
       onStale(upstream, 'away')
       return stale
@@ -176,8 +182,10 @@ export function createTags(deps: TagsDeps): Tags {
   return {
     known(origin, tag) {
       const said = stated(origin, tag)
-      if (said !== undefined) return said.isFresh ? said.digest : undefined
       const known = find(origin, tag)
+      // What is answered is written down: it is what stands if what the log says next cannot be had.
+      if (said !== undefined)
+        return said.isFresh && known?.digest === said.digest ? said.digest : undefined
       if (known === undefined) return undefined
       const { ttlMs } = rules(origin.upstream)
       if (!isFresh(now() - known.checkedAt, ttlMs)) return undefined

@@ -64,8 +64,8 @@ export function createPeerAccess({
       const hop = {
         via,
         isSideways: isNeighbour(edge),
-        onlyHeld,
-        ...(part !== undefined && { part }),
+        onlyHeld: onlyHeld && part?.isFetched !== true,
+        ...(part !== undefined && { part: part.piece }),
       }
       const { entry, repository } = target
       if (entry.id !== upstream) {

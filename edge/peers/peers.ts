@@ -21,6 +21,11 @@ export interface Peers {
   above(origin: Origin): readonly MirrorOfRepository[]
   /** Those of these ids that are of the site and may have what is of this origin: whoever named them may be wrong. */
   named(origin: Origin, ids: readonly string[]): readonly MirrorOfRepository[]
+  /**
+   * Who of the site is asked for what begins with a piece of a blob, its home first.
+   * @returns undefined where nobody else is
+   */
+  homesOf(origin: Origin, digest: Digest): ((piece: number) => readonly Sharer[]) | undefined
   /** Those of the site that fetch a blob too, as all of them order them. */
   sharers(
     origin: Origin,
@@ -134,14 +139,17 @@ export function createPeers(deps: PeersDeps): Peers {
       : [{ client: choice.watched(id, client), repository, waitMs, edge: id }]
   }
 
+  /** Whether somebody is worth a try, and may have what is of this origin; this edge itself counts. */
+  const mayBeAsked = (origin: Origin): ((member: Member) => boolean) => {
+    const others = members.filter(({ id }) => id !== edgeId)
+    const reachable = new Set(choice.reachable(others).map(({ id }) => id)).add(edgeId)
+    return ({ id, edge }) => reachable.has(id) && mayHave(origin, edge)
+  }
+
   return {
     of(origin, digest) {
       if (homes === undefined) return []
-      const others = members.filter(({ id }) => id !== edgeId)
-      const reachable = new Set(choice.reachable(others).map(({ id }) => id)).add(edgeId)
-      const ranked = homes
-        .rank({ digest })
-        .filter(({ id, edge }) => reachable.has(id) && mayHave(origin, edge))
+      const ranked = homes.rank({ digest }).filter(mayBeAsked(origin))
       const mine = ranked.findIndex(({ id }) => id === edgeId)
       const before = choice.order(mine === -1 ? ranked : ranked.slice(0, mine))
       return before.flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
@@ -153,6 +161,18 @@ export function createPeers(deps: PeersDeps): Peers {
         .sort((one, other) => ids.indexOf(one.id) - ids.indexOf(other.id))
         .slice(0, tried)
         .flatMap(({ id, edge }) => asSource(origin, id, edge.peerUrl ?? ''))
+    },
+    homesOf(origin, digest) {
+      const ranking = homes
+      const able = members
+        .filter(mayBeAsked(origin))
+        .flatMap(({ id, edge }): [string, Sharer][] => {
+          if (id === edgeId) return [[id, 'me']]
+          return asSource(origin, id, edge.peerUrl ?? '').map((source) => [id, source])
+        })
+      if (ranking === undefined || able.every(([id]) => id === edgeId)) return undefined
+      const byId = new Map(able)
+      return (piece) => ranking.rank({ digest, piece }).flatMap(({ id }) => byId.get(id) ?? [])
     },
     sharers(origin, digest, isSharer) {
       const ranked = homes?.rank({ digest }) ?? []

@@ -23,7 +23,8 @@ import type { Freshness } from './freshness.ts'
 import type { Identity, OwnIdentity } from './identity.ts'
 import { LinkRefusedError, openLink, type LinkOptions, type PrimaryLink } from './link.ts'
 import { NewerVersionError } from './newer.ts'
-import type { KnownEvent, Statements } from '../cache/statements.ts'
+import type { KnownEvent } from '../cache/statement-events.ts'
+import type { Statements } from '../cache/statements.ts'
 import { createStreams, type Streams } from './streams.ts'
 import type { Trouble } from './trouble.ts'
 
@@ -378,6 +379,7 @@ async function readFeed(
         events = []
         await streams.apply(batch, { ...chain.head, proof: line.head })
         freshness.reached(chain.head)
+        noteCurrent(deps)
         deps.onApplied(batch)
         if (batch.some(({ fact }) => isOwn(fact, deps.edgeId))) deps.onOwnChange()
       }
@@ -434,6 +436,12 @@ function eventOf(
   return { seq, stream, bodyHash, at: Date.parse(at), fact }
 }
 
+/** Remembers up to when all is recorded. */
+function noteCurrent({ freshness, statements }: Pick<Session, 'freshness' | 'statements'>): void {
+  const at = freshness.coveredTo()
+  if (at !== undefined) statements.markCurrent(at)
+}
+
 function isOwn(fact: EventBody['fact'], edgeId: string): boolean {
   return fact.type === 'edge' && fact.edgeId === edgeId
 }
@@ -479,7 +487,7 @@ function createLeaseRenewal(deps: LeaseSession): LeaseRenewal {
         `the lease is of epoch ${lease.head.epoch}, which the root did not announce`,
       )
     freshness.grant(asked, lease.head, lease.leaseMs)
-    if (freshness.isFresh()) statements.markCurrent(asked.wall)
+    noteCurrent(deps)
     leaseMs = lease.leaseMs
     const streams = lease.streams.map(streamOfText).filter((stream) => stream !== undefined)
     listed = new Set(streams)

@@ -16,6 +16,8 @@ export interface Freshness {
   reached(place: LogPlace): void
   /** Whether what is recorded may be answered without asking. */
   isFresh(): boolean
+  /** Up to when all is recorded, in epoch ms; undefined while it may not be answered without asking. */
+  coveredTo(): number | undefined
   /** Nothing counts before the next lease. */
   end(): void
 }
@@ -45,6 +47,10 @@ export function createFreshness({ wall, steady }: Clocks): Freshness {
     for (const grant of waiting) if (isReached(grant.head, place)) current = grant
     waiting = waiting.filter((grant) => !isReached(grant.head, place) && lasts(grant))
   }
+  const coveredTo = (): number | undefined =>
+    current !== undefined && current.head.epoch === place.epoch && lasts(current)
+      ? current.asked.wall
+      : undefined
   return {
     ask: () => ({ wall: wall(), steady: steady() }),
     grant(asked, head, lastsMs) {
@@ -55,7 +61,8 @@ export function createFreshness({ wall, steady }: Clocks): Freshness {
       place = reached
       settle()
     },
-    isFresh: () => current !== undefined && current.head.epoch === place.epoch && lasts(current),
+    isFresh: () => coveredTo() !== undefined,
+    coveredTo,
     end() {
       current = undefined
       waiting = []

@@ -19,8 +19,6 @@ export interface StatedTag {
   readonly isGuarded: boolean
   /** When it was so, in epoch ms. */
   readonly currentAt: number
-  /** When it last began to be answered without asking, in epoch ms: what was heard later was answered later. */
-  readonly freshFrom: number
   /** Milliseconds since then, beyond which it is not answered without being asked for. */
   readonly maxStaleMs: number
 }
@@ -80,20 +78,11 @@ export function createStated({
     return { digest: last ?? statements.heldTag(projectId, repositoryId, tag), isEarly: true }
   }
 
-  let wasFresh = false
-  /** The upstream is asked outside the lease alone: who asks looks here before, and so do all who are answered. */
-  const lookFresh = (): boolean => {
-    const isFresh = freshness.isFresh()
-    if (isFresh && !wasFresh) statements.markFreshFrom(now())
-    wasFresh = isFresh
-    return isFresh
-  }
-
   return {
     tag({ upstream: of, repository, project: projectId }, tag) {
       if (of !== upstream || projectId === undefined) return undefined
       const project = statements.project(projectId)
-      const isFresh = lookFresh()
+      const isFresh = freshness.isFresh()
       const currentAt = isFresh ? now() : statements.currentAt
       if (statements.isGone(projectId))
         return {
@@ -102,7 +91,6 @@ export function createStated({
           isEarly: false,
           isGuarded: false,
           currentAt,
-          freshFrom: statements.freshFrom,
           maxStaleMs: 0,
         }
       if (project === undefined) return undefined
@@ -111,17 +99,20 @@ export function createStated({
         ...whichOf(place, repository, tag),
         isFresh,
         currentAt,
-        freshFrom: statements.freshFrom,
         isGuarded: isGuarded(repository, tag, Infinity),
         maxStaleMs: project.public ? Infinity : privateStaleMs,
       }
     },
-    async take({ upstream: of, project }, signed) {
+    async take({ upstream: of, project, repository: asked }, signed) {
       if (of !== upstream) return
       try {
-        const { projectId, repositoryId, tag, digest, epoch, seq } = parseSignedTag(signed, keyOf)
-        if (projectId !== project || epoch !== statements.cursor?.epoch) return
-        await statements.putTag({ projectId, repositoryId, tag }, { digest, seq })
+        const said = parseSignedTag(signed, keyOf)
+        const { projectId, repositoryId, repository, tag } = said
+        // Another one's, however true it is, says nothing of what was asked for.
+        if (projectId !== project || repository !== asked) return
+        const { digest, epoch, seq, waiting } = said
+        const statement = { digest, epoch, seq, ...(waiting && { waiting }) }
+        await statements.putTag({ projectId, repositoryId, repository, tag }, statement)
       } catch (error) {
         if (!(error instanceof StatementError)) throw error
       }

@@ -13,7 +13,8 @@ import { createTurns } from '../cache/turns.ts'
 import { everyone, revokedBy } from '../access/revocations.ts'
 import { readLines, type PrimaryLink } from './link.ts'
 import type { RecordedHead } from '../cache/statement-records.ts'
-import type { KnownEvent, SnapshotWriter, Statements } from '../cache/statements.ts'
+import type { KnownEvent } from '../cache/statement-events.ts'
+import type { SnapshotWriter, Statements } from '../cache/statements.ts'
 import { NewerVersionError } from './newer.ts'
 
 export interface StreamsDeps {

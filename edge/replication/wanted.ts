@@ -7,7 +7,8 @@ import { isOnPlatform } from '../../shared/replication/platforms.ts'
 import { parseSelector, selects } from '../../shared/replication/selector.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import type { KnownRule } from '../cache/statement-records.ts'
-import type { KnownEvent, Selection, Statements } from '../cache/statements.ts'
+import type { KnownEvent } from '../cache/statement-events.ts'
+import type { Selection, Statements } from '../cache/statements.ts'
 import { createGuards, type Guards } from './guards.ts'
 import { checkRoom, NoSpaceError, type PinRoom } from './pin-room.ts'
 import { createPreheats, isPreheat, keyOf, selectionOf } from './preheats.ts'
@@ -61,12 +62,15 @@ export interface WantedDeps {
   readonly statements: Statements
   /** The parts of a manifest, fetched if it is not here. @throws SourceError, or that it does not exist */
   readonly manifest: (origin: Origin, digest: Digest) => Promise<WantedParts>
-  /** Fetches a blob if it is not here. */
+  /** Fetches a blob if it is not here. @throws the signal's reason, at once, when nobody wants it any more */
   readonly blob: (
     origin: Origin,
     blob: Pick<Descriptor, 'digest' | 'size'>,
-    /** Whether the rule brings it to this edge too. */
-    isSharer: (edge: RosterEdge) => boolean,
+    how: {
+      /** Whether the rule brings it to this edge too. */
+      readonly isSharer: (edge: RosterEdge) => boolean
+      readonly signal: AbortSignal
+    },
   ) => Promise<void>
   readonly isHeld: (digest: Digest) => boolean
   /** The parts of a manifest that is here; undefined: it is not. */
@@ -96,8 +100,10 @@ const blobsAtOnce = 3
 /** What could not be got is tried again this much later, twice as late each time. */
 const firstRetryMs = 5000
 const longestRetryMs = 600_000
-/** A preheat has a deadline. */
-const longestPreheatRetryMs = 20_000
+/** The first failures may be those of a primary whose database is away while its events go on: they cost no minutes. */
+const firstFailures = 8
+/** Of those, and of a preheat, which has a deadline. */
+const longestFirstRetryMs = 20_000
 /** After so many failures it holds nobody up: it is told of as failed, and tried on. */
 const givenUpAfter = 3
 const maxFailures = 100
@@ -114,6 +120,8 @@ interface Work {
   /** Not before; steady milliseconds. */
   dueAt: number
   running: boolean
+  /** It is not wanted any more. */
+  readonly ended: AbortController
 }
 
 /** Fetches what the rules that select this edge bring, and tells how far that is. */
@@ -170,6 +178,7 @@ export function createWanted(deps: WantedDeps): Wanted {
   }
   const forget = (key: string): void => {
     roots.delete(key)
+    works.get(key)?.ended.abort(new Error('nothing wants it here any more'))
     works.delete(key)
   }
   /** There may be room now for what had none. */
@@ -314,14 +323,16 @@ export function createWanted(deps: WantedDeps): Wanted {
         project: selection.projectId,
       }
       await fetchImage({ origin, digest: selection.digest, platforms: rule.platforms }, work)
+      if (work.ended.signal.aborted) return
       if (isPreheat(selection)) preheats.markHeld(selection.ruleId)
       else await statements.markHeld(selection)
-      works.delete(keyOf(selection))
+      // It may have been let go meanwhile, and asked for anew.
+      if (works.get(keyOf(selection)) === work) works.delete(keyOf(selection))
       incomplete = undefined
       deps.onHeld(selection)
       deps.onProgress()
     } catch (error) {
-      if (stopping.signal.aborted) return
+      if (stopping.signal.aborted || work.ended.signal.aborted) return
       deps.onFailed(error)
       await failed(work, error, begunAt)
     }
@@ -333,7 +344,8 @@ export function createWanted(deps: WantedDeps): Wanted {
     // Looking again costs nothing to speak of, and whatever goes has it looked at sooner.
     work.failures = isRoom ? Math.max(givenUpAfter, work.failures) : work.failures + 1
     work.reason = error instanceof Error ? error.message : String(error)
-    const longest = isPreheat(selection) ? longestPreheatRetryMs : longestRetryMs
+    const isFirst = !isRoom && work.failures <= firstFailures
+    const longest = isPreheat(selection) || isFirst ? longestFirstRetryMs : longestRetryMs
     // What was begun while the primary was away says nothing of how long to wait now.
     const doublings = begunAt < returnedAt ? 0 : work.failures - 1
     const after = isRoom ? longest : (deps.retryMs ?? firstRetryMs) * 2 ** doublings
@@ -375,10 +387,11 @@ export function createWanted(deps: WantedDeps): Wanted {
     // Whom a preheat is for besides is not known here.
     const isSharer = (edge: RosterEdge): boolean =>
       !isPreheat(work.selection) && isSelected(work.rule, edge)
+    const signal = AbortSignal.any([stopping.signal, work.ended.signal])
     const fetchNext = async (): Promise<void> => {
       for (const [blob, size] of left) {
-        stopping.signal.throwIfAborted()
-        await deps.blob(origin, { digest: blob, size }, isSharer)
+        signal.throwIfAborted()
+        await deps.blob(origin, { digest: blob, size }, { isSharer, signal })
         missing.delete(blob)
       }
     }
@@ -477,6 +490,7 @@ function newWork(selection: Selection, rule: RuleFact): Work {
     lacksRoom: selection.isDemoted,
     dueAt: 0,
     running: false,
+    ended: new AbortController(),
   }
 }
 

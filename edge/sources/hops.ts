@@ -7,7 +7,10 @@ import { OciError } from '../../shared/oci/errors.ts'
 export const viaHeader = 'outport-via'
 /** Of an edge that is busy: the ids of those that hold, or are receiving, what it was asked for. */
 export const tryHeader = 'Outport-Try'
-/** The first piece of the part that an edge is asked for as its home. Node's spelling of `Outport-Part`. */
+/**
+ * The first piece of the part that an edge is asked for as its home, and whether it is to fetch it: `12`, `12;fetch`.
+ * Node's spelling of `Outport-Part`.
+ */
 export const partHeader = 'outport-part'
 /** The request directive of who wants only what is there already, or on its way. [RFC 9111 §5.2.1.7] */
 export const onlyIfCached = 'only-if-cached'
@@ -52,7 +55,22 @@ function readIds(header: string | undefined): readonly string[] | undefined {
   return ids.length < 64 && ids.every(isEdgeId) ? ids : undefined
 }
 
-/** @returns undefined of what is no number of a piece */
-export function readPart(header: string | undefined): number | undefined {
-  return header !== undefined && /^\d{1,7}$/.test(header) ? Number(header) : undefined
+/** What a request for a part says. */
+export interface PartAsked {
+  /** The first one. */
+  readonly piece: number
+  /** Also if nothing of the blob is here. */
+  readonly isFetched: boolean
+}
+
+/** @returns undefined of what names no piece */
+export function readPart(header: string | undefined): PartAsked | undefined {
+  const [, piece, parameter] = /^(\d{1,7})(;fetch)?$/.exec(header ?? '') ?? []
+  return piece === undefined
+    ? undefined
+    : { piece: Number(piece), isFetched: parameter !== undefined }
+}
+
+export function formatPart({ piece, isFetched }: PartAsked): string {
+  return isFetched ? `${piece};fetch` : `${piece}`
 }

@@ -12,8 +12,8 @@ import type {
 } from '../../shared/upstream/fetch.ts'
 import type { Origin } from '../cache/cache-index.ts'
 import { repositoryAtMirror, type Mirrors } from '../upstreams/mirrors.ts'
-import { createSpread } from './spread.ts'
-import { formatVia, onlyIfCached, partHeader, viaHeader } from './hops.ts'
+import { createHomeSpread, createSpread } from './spread.ts'
+import { formatPart, formatVia, onlyIfCached, partHeader, viaHeader } from './hops.ts'
 
 /**
  * Where what a digest names may come from: the mirrors of the origin's upstream, in their order, then that itself. The
@@ -33,6 +33,8 @@ export interface Sources {
       readonly isSharer: (edge: RosterEdge) => boolean
     },
   ): Spread | undefined
+  /** Whom of the site to ask for which part of a blob of this size whose pieces are proved alone; undefined where nobody is asked. */
+  homes(origin: Origin, digest: Digest, size: number): Spread | undefined
   /** Asks for a manifest. @returns undefined when the upstream itself does not have it @throws SourceError */
   manifest(
     origin: Origin,
@@ -65,6 +67,11 @@ export interface SourcesOptions {
   readonly parentsOf?: (origin: Origin) => readonly MirrorOfRepository[]
   /** Edges of the site that a busy one named. */
   readonly namedPeers?: (origin: Origin, ids: readonly string[]) => readonly MirrorOfRepository[]
+  /** Who of the site is asked for what begins with a piece of a blob, its home first. */
+  readonly homesOf?: (
+    origin: Origin,
+    digest: Digest,
+  ) => ((piece: number) => readonly Sharer[]) | undefined
   /** Edges of the site that fetch a blob too, each the home of as many parts, in the one order that all of them know. */
   readonly sharersOf?: (
     origin: Origin,
@@ -112,6 +119,7 @@ export function createSources(
     hedge,
     parentsOf = () => [],
     namedPeers = () => [],
+    homesOf = () => undefined,
     sharersOf = () => [],
     edgeId = '',
     now = () => performance.now(),
@@ -167,6 +175,7 @@ export function createSources(
   ): BlobSource => ({
     ...mirror.client.openBlob(mirror.repository, digest, forMirror(request, mirror)),
     patienceMs: mirror.waitMs,
+    isStandIn: true,
   })
 
   const namedOf =
@@ -175,14 +184,21 @@ export function createSources(
       const others = namedPeers(origin, ids).filter(isUsed)
       return others.map((other) => sourceOf({ ...other, onlyHeld: true }, digest, request))
     }
-  /** A part of the blob is asked of its home, and of those that it names. Whether a home is slow the others tell, no deadline. */
-  const partSourceOf = (origin: Origin, home: MirrorOfRepository, digest: Digest): BlobSource => {
+  /**
+   * A part of the blob is asked of its home, and of those that it names. Whether a home is slow the others tell, no deadline.
+   * @param isFetched the home gets it, also if it has nothing of the blob
+   */
+  const partSourceOf = (
+    origin: Origin,
+    home: MirrorOfRepository,
+    { digest, isFetched }: { readonly digest: Digest; readonly isFetched: boolean },
+  ): BlobSource => {
     const { patienceMs: _, ...source } = sourceOf(home, digest, {})
     return {
       ...source,
       open: (range) => {
-        const part = String(Math.floor(range.offset / pieceBytes))
-        const headers = { [partHeader]: part }
+        const piece = Math.floor(range.offset / pieceBytes)
+        const headers = { [partHeader]: formatPart({ piece, isFetched }) }
         const asHome = sourceOf({ ...home, onlyHeld: true }, digest, { headers })
         return orOthers(asHome, namedOf(origin, digest, {})).open(range)
       },
@@ -200,9 +216,26 @@ export function createSources(
       if (size < spreadFromBytes) return undefined
       const sharers = sharersOf(origin, digest, isSharer)
       const homes = sharers.map((sharer) =>
-        sharer === 'me' || !isUsed(sharer) ? undefined : partSourceOf(origin, sharer, digest),
+        sharer === 'me' || !isUsed(sharer)
+          ? undefined
+          : partSourceOf(origin, sharer, { digest, isFetched: false }),
       )
       return homes.every((home) => home === undefined) ? undefined : createSpread(homes, size)
+    },
+    homes(origin, digest, size) {
+      const rank = size < spreadFromBytes ? undefined : homesOf(origin, digest)
+      if (rank === undefined) return undefined
+      const known = new Map<Sharer, BlobSource>()
+      const sourceFrom = (home: MirrorOfRepository): BlobSource => {
+        const source = known.get(home) ?? partSourceOf(origin, home, { digest, isFetched: true })
+        known.set(home, source)
+        return source
+      }
+      const sourcesFor = (piece: number): readonly (BlobSource | undefined)[] =>
+        rank(piece)
+          .filter((home) => home === 'me' || isUsed(home))
+          .map((home) => (home === 'me' ? undefined : sourceFrom(home)))
+      return createHomeSpread(sourcesFor, size)
     },
     of(origin, digest, request) {
       const { signal: _, ...rest } = request

@@ -27,14 +27,43 @@ export function createSpread(homes: readonly (BlobSource | undefined)[], size: n
         next++
       )
         ranked.add(next % count)
-      const found: BlobSource[] = []
-      for (const index of ranked) {
-        const home = homes[index]
-        // This one's own turn: it asks upwards, and those behind it ask it.
-        if (home === undefined) break
-        found.push(home)
-      }
-      return found
+      return beforeMine([...ranked].map((index) => homes[index]))
     },
   }
+}
+
+/** Parts of a blob of which each piece has its home, unless it is too small or too large for that. */
+const parts = 64
+
+/**
+ * Asks for each part of a blob whoever is its home in the site. How it is parted hangs on its size alone, so that all
+ * agree who that is though they know different members.
+ * @param rank who is asked for what begins with this piece, its home first; undefined: this one itself
+ */
+export function createHomeSpread(
+  rank: (piece: number) => readonly (BlobSource | undefined)[],
+  size: number,
+): Spread {
+  const pieces = Math.ceil(size / pieceBytes)
+  const partPieces = Math.min(Math.max(Math.floor(pieces / parts), 1), segmentPieces)
+  // All members are ranked for it, and it is asked again and again.
+  const known = new Map<number, readonly BlobSource[]>()
+  return {
+    partPieces,
+    sourcesOf(part) {
+      const sources = known.get(part) ?? beforeMine(rank(part * partPieces).slice(0, asked))
+      known.set(part, sources)
+      return sources
+    },
+  }
+}
+
+/** In this one's own turn it asks upwards, and those behind it ask it. */
+function beforeMine(ranked: readonly (BlobSource | undefined)[]): readonly BlobSource[] {
+  const found: BlobSource[] = []
+  for (const home of ranked) {
+    if (home === undefined) break
+    found.push(home)
+  }
+  return found
 }

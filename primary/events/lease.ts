@@ -5,7 +5,7 @@ import { leaseMs, type Lease, type LeaseRequest } from '../../shared/replication
 import { signStatement, statementTypes, type Envelope } from '../../shared/trust/statement.ts'
 import type { KeyRing } from '../store/keys.ts'
 import type { EdgeState, EdgeStates } from '../store/edge-states.ts'
-import type { Events } from '../store/events.ts'
+import { batchRows, type Events } from '../store/events.ts'
 import type { PlaceCheck } from './shown-place.ts'
 
 export interface Leases {
@@ -88,16 +88,13 @@ export function createLeases({
   }
 }
 
-/** Events that are numbered at once at most, and taken whole by edges. */
-const batchEvents = 1000
-
 /** Where the log ends, or will once all that is committed is numbered: an edge without that would not know all. */
 async function headOf(events: LeasesDeps['events']): Promise<LogPlace> {
   const { epoch, seq, waiting } = await events.position()
   if (waiting === undefined) return { epoch, seq }
   const most = waiting.newest - waiting.oldest + 1
   // The next batch holds them all. A backlog has at most as many as it has ids: too many for now, and asked again.
-  return { epoch, seq: seq + (most > batchEvents ? most : 1) }
+  return { epoch, seq: seq + (most > batchRows ? most : 1) }
 }
 
 /** One read for all who wait: it began after each of them had come. */

@@ -56,6 +56,8 @@ export function createPieceListJob({ ask, work, from, onListed, log, ...deps }: 
     received(bytes: number) {
       if (bytes >= from) send()
     },
+    /** Smaller ones are to be listed, too. */
+    wanted: send,
     /** Begins to take jobs. @returns how to stop */
     start(): () => Promise<void> {
       work(() => {

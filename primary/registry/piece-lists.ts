@@ -15,7 +15,7 @@ export interface ListPiecesDeps {
   readonly blobs: Pick<BlobStore, 'open' | 'create' | 'append' | 'commit' | 'remove'>
   /** For whole blobs. */
   readonly hasher: Hasher
-  /** Bytes from which on a blob has a list. */
+  /** Bytes from which on a blob has a list, also one that no rule selects. */
   readonly from: number
   /** What this primary's claims begin with. */
   readonly primaryId: string

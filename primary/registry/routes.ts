@@ -12,7 +12,7 @@ import { namesDigest, parseEntityTags } from '../../shared/oci/entity-tags.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import { mediaTypes } from '../../shared/oci/media-types.ts'
 import { blobPath, manifestPath, type OciPath } from '../../shared/oci/paths.ts'
-import type { RepositoryName, Tag } from '../../shared/oci/reference.ts'
+import type { Reference, RepositoryName, Tag } from '../../shared/oci/reference.ts'
 import type { Logger } from '../../shared/observability/log.ts'
 import { reportsPulls, reportsPullsHeader } from '../../shared/replication/pulls.ts'
 import { tagHeader } from '../../shared/replication/signed-tag.ts'
@@ -38,12 +38,11 @@ export interface RegistryRouteDeps {
   readonly push: Push
   readonly uploads: UploadSessions
   readonly remove: Delete
-  /** What says, signed, when a tag pointed there; undefined when that cannot be told exactly. */
+  /** Where a tag points, and what says that, signed, with when it was so; undefined when that cannot be told exactly. */
   readonly stateTag: (
     repository: RepositoryFacts,
     tag: Tag,
-    digest: Digest,
-  ) => Promise<string | undefined>
+  ) => Promise<{ readonly digest: Digest; readonly statement: string } | undefined>
   readonly sender: BlobSender
   readonly challenge: (scopes: readonly Scope[]) => string
   readonly drain: DrainLimits
@@ -203,15 +202,21 @@ async function getManifest(exchange: Exchange<PathOf<'manifest'>>): Promise<void
   const isGet = raw.method === 'GET'
   const { accept } = raw.headers
   const held = parseEntityTags(raw.headers['if-none-match'])
-  const manifest = await deps.pull.manifest({
-    caller,
-    repository,
-    reference,
-    accept,
-    counted: (digest) => isGet && !isReported(exchange) && !namesDigest(held, digest),
-  })
+  const find = (wanted: Reference | undefined) =>
+    deps.pull.manifest({
+      caller,
+      repository,
+      reference: wanted,
+      accept,
+      counted: (digest) => isGet && !isReported(exchange) && !namesDigest(held, digest),
+    })
+  const found = await find(reference)
   recordOf(raw).source = 'memory'
-  const stated = await stateTag(exchange, manifest)
+  const said = await stateTag(exchange, found)
+  // It moved meanwhile: an edge is given what was signed.
+  const hasMoved = said !== undefined && said.digest !== found.digest
+  const manifest = hasMoved ? await find({ kind: 'digest', digest: said.digest }) : found
+  const stated = said && { [tagHeader]: said.statement }
   reply.hijack()
   if (namesDigest(held, manifest.digest)) {
     const { 'Content-Length': _length, 'Content-Type': _type, ...head } = manifest.head
@@ -230,12 +235,11 @@ function isReported({ caller, request }: Exchange<PathOf<'manifest'>>): boolean 
 /** Tells an edge when the tag was so, that it may know which of two answers is the later one. */
 async function stateTag(
   { caller, path, deps }: Exchange<PathOf<'manifest'>>,
-  { repository, digest }: ManifestAnswer,
-): Promise<Readonly<Record<string, string>> | undefined> {
+  { repository }: ManifestAnswer,
+): ReturnType<RegistryRouteDeps['stateTag']> {
   const { reference } = path
   if (caller.kind !== 'edge' || reference?.kind !== 'tag') return undefined
-  const stated = await deps.stateTag(repository, reference.tag, digest)
-  return stated === undefined ? undefined : { [tagHeader]: stated }
+  return deps.stateTag(repository, reference.tag)
 }
 
 /** [end-7a, end-7b] */

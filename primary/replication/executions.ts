@@ -28,6 +28,8 @@ export interface ExecutionDeps {
   readonly roster: Roster
   readonly jobs: Pick<Jobs, 'send' | 'work'>
   readonly plannerOf: PlannerOf
+  /** Called when blobs are to be listed piece by piece for what a run brings. */
+  readonly onListsWanted: () => void
   /** Epoch ms. */
   readonly now: () => number
 }
@@ -64,7 +66,8 @@ export type ExecutionService = ReturnType<typeof createExecutionService>
 
 /** What rules did, and do now, at each edge. */
 export function createExecutionService(deps: ExecutionDeps) {
-  const { executions, selections, policies, registries, roster, jobs, plannerOf, now } = deps
+  const { executions, selections, policies, registries, roster, jobs, plannerOf } = deps
+  const { onListsWanted, now } = deps
 
   /** What tells how executions of these rules stand. */
   async function look(policyIds: readonly number[]) {
@@ -230,9 +233,9 @@ export function createExecutionService(deps: ExecutionDeps) {
 
     /** Takes runs that were started by hand, until the jobs are stopped. */
     work(): Promise<void> {
-      return jobs.work('replication.run', ({ executionId }) =>
-        selections.run(executionId, plannerOf, new Date(now())),
-      )
+      return jobs.work('replication.run', async ({ executionId }) => {
+        if (await selections.run(executionId, plannerOf, new Date(now()))) onListsWanted()
+      })
     },
   }
 }

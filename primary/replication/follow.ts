@@ -20,6 +20,8 @@ export interface RuleFollowerOptions {
   readonly follower: Pick<Follower, 'onChange'>
   /** Called when facts were written: they need not wait to be numbered. */
   readonly onFacts: () => void
+  /** Called when blobs are to be listed piece by piece for what a rule selects. */
+  readonly onListsWanted: () => void
   readonly plannerOf: PlannerOf
   readonly log: Logger
   /** Epoch ms. */
@@ -33,7 +35,8 @@ const settleMs = 10_000
 
 /** Starts following; every primary does, and the cursor's lock chooses. `main.ts` stops it before it closes the database. */
 export function startRuleFollower(options: RuleFollowerOptions): RuleFollower {
-  const { selections, executions, preheats, follower, onFacts, plannerOf, log, now } = options
+  const { selections, executions, preheats, follower, plannerOf, log, now } = options
+  const { onFacts, onListsWanted } = options
   const bell = createBell()
   let stopped = false
   let failing = false
@@ -43,8 +46,10 @@ export function startRuleFollower(options: RuleFollowerOptions): RuleFollower {
   const catchUp = async () => {
     let more = true
     while (more && !stopped) {
-      ;({ more } = await selections.catchUp(plannerOf, new Date(now())))
+      const caughtUp = await selections.catchUp(plannerOf, new Date(now()))
+      more = caughtUp.more
       onFacts()
+      if (caughtUp.wantsLists) onListsWanted()
     }
   }
 

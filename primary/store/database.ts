@@ -14,6 +14,7 @@ import { up as preheats } from './migrations/0010-preheats.ts'
 import { up as edgeStanding } from './migrations/0012-edge-standing.ts'
 import { up as pieceLists } from './migrations/0013-piece-lists.ts'
 import { up as offlineRoot } from './migrations/0014-offline-root.ts'
+import { up as wantedLists } from './migrations/0015-wanted-lists.ts'
 import type { Schema } from './schema.ts'
 
 /** The records, as rooms are given them. */
@@ -69,6 +70,7 @@ const migrations = {
   '0012-edge-standing': { up: edgeStanding },
   '0013-piece-lists': { up: pieceLists },
   '0014-offline-root': { up: offlineRoot },
+  '0015-wanted-lists': { up: wantedLists },
 }
 
 /** Why a database cannot be used, in one line that says what to do. */

@@ -1,10 +1,14 @@
-import { createHash } from 'node:crypto'
-import { sql, type Transaction } from 'kysely'
-import { headerHash, isAfter, type LogHead, type LogPlace } from '../../shared/replication/chain.ts'
+import { sql } from 'kysely'
+import {
+  hashOfBody,
+  headerHash,
+  isAfter,
+  type LogHead,
+  type LogPlace,
+} from '../../shared/replication/chain.ts'
 import type { EventBody, EventStream } from '../../shared/replication/events.ts'
 import type { Envelope } from '../../shared/trust/statement.ts'
 import type { Records } from './database.ts'
-import type { Schema } from './schema.ts'
 
 /** One numbered event. */
 export interface NumberedEvent {
@@ -39,7 +43,7 @@ export interface LogPosition extends LogPlace {
 export const headChannel = 'outport_events'
 
 /** Rows that one batch moves; more waits for the next, so that nobody waits long for the lock. */
-const batchRows = 1000
+export const batchRows = 1000
 const readRows = 1000
 const readBatches = 64
 /** Milliseconds after which the database ends a batch whose primary says nothing more, so that another goes on. */
@@ -83,13 +87,17 @@ export function createEvents(records: Records) {
           .execute()
         if (rows.length === 0) return { moved: 0, full: false }
         rows.sort((one, other) => one.id - other.id)
-        const next = await append(trx, { head: { ...head, hash: head.header_hash }, rows })
-        await trx.updateTable('event_head').set({ seq: next.seq, header_hash: next.hash }).execute()
+        const { numbered, next } = chain({ ...head, hash: head.header_hash }, rows)
+        const end = { last_seq: next.seq, epoch: next.epoch, envelope: JSON.stringify(sign(next)) }
+        // One question for all of it: edges wait for this.
         await trx
-          .insertInto('event_batches')
-          .values({ last_seq: next.seq, epoch: next.epoch, envelope: JSON.stringify(sign(next)) })
+          .with('numbered', (at) => at.insertInto('events').values(numbered))
+          .with('signed', (at) => at.insertInto('event_batches').values(end))
+          .with('moved', (at) =>
+            at.updateTable('event_head').set({ seq: next.seq, header_hash: next.hash }),
+          )
+          .selectNoFrom(sql`pg_notify(${headChannel}, ${String(next.seq)})`.as('told'))
           .execute()
-        await sql`SELECT pg_notify(${headChannel}, ${String(next.seq)})`.execute(trx)
         return { moved: rows.length, full: rows.length === batchRows }
       })
     },
@@ -221,18 +229,14 @@ interface OutboxRow {
 }
 
 /** Numbers rows densely and chains their headers: {epoch, seq, stream, body hash} over the one before. */
-async function append(
-  trx: Transaction<Schema>,
-  { head, rows }: { readonly head: LogHead; readonly rows: readonly OutboxRow[] },
-): Promise<LogHead> {
+function chain(head: LogHead, rows: readonly OutboxRow[]) {
   const { epoch } = head
   let [seq, previous] = [head.seq, head.hash]
   const numbered = rows.map(({ stream, body }) => {
     seq++
-    const bodyHash = createHash('sha256').update(body).digest()
+    const bodyHash = hashOfBody(body)
     previous = headerHash({ epoch, seq, stream, bodyHash, previous })
     return { seq, stream, body, body_hash: bodyHash, header_hash: previous }
   })
-  await trx.insertInto('events').values(numbered).execute()
-  return { epoch, seq, hash: previous }
+  return { numbered, next: { epoch, seq, hash: previous } }
 }

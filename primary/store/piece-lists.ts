@@ -1,9 +1,10 @@
-import { sql } from 'kysely'
+import { sql, type RawBuilder, type Transaction } from 'kysely'
 import type { Digest } from '../../shared/oci/digest.ts'
 import type { StoredBlob } from '../accounts/caller.ts'
 import type { Records } from './database.ts'
 import { appendEvents } from './outbox.ts'
 import { retryDeadlock } from './retry.ts'
+import type { Schema } from './schema.ts'
 import { insertLinks, keepCopy } from './stored-blobs.ts'
 import type { Claim } from './uploads.ts'
 
@@ -19,6 +20,8 @@ export type PieceLists = ReturnType<typeof createPieceLists>
 
 /** Nobody's account. */
 const owner = 'piece-lists'
+/** Of what rules bring. Smaller blobs are not shared out among edges (edge/sources/sources.ts): each has them from one, at once. */
+const wantedFromBytes = 8 * 1024 * 1024
 
 /**
  * Which blobs have a list of their pieces. A list is a blob of every repository that has its own blob, by a link made
@@ -26,17 +29,28 @@ const owner = 'piece-lists'
  */
 export function createPieceLists(records: Records) {
   return {
-    /** The newest of the blobs from this size on that have no list, and are not among these. */
+    /** What came last of the blobs from this size on, and of those that rules want, that has no list and is not among these. */
     async next(
       from: number,
       except: readonly Digest[],
     ): Promise<(StoredBlob & { readonly repositoryId: number }) | undefined> {
-      const { rows } = await sql<{ digest: Digest; key: string; size: number; id: number }>`
-        SELECT b.digest, b.key, b.size, l.id FROM blobs b
+      const newest = (
+        blobs: RawBuilder<unknown>,
+        { at, size }: { readonly at: RawBuilder<unknown>; readonly size: number },
+      ) => sql`(
+        SELECT b.digest, b.key, b.size, l.id, ${at} AS at FROM ${blobs}
         JOIN LATERAL (SELECT repository_id AS id FROM links WHERE digest = b.digest LIMIT 1) l ON true
-        WHERE b.piece_list IS NULL AND b.state = 'live' AND b.size > 1048576 AND b.size >= ${from}
+        WHERE b.piece_list IS NULL AND b.state = 'live' AND b.size > 1048576 AND b.size >= ${size}
           AND b.digest <> ALL (${except}::text[])
-        ORDER BY b.stored_at DESC LIMIT 1`.execute(records)
+        ORDER BY at DESC LIMIT 1)`
+      // Each by an index of its own.
+      const large = newest(sql`blobs b`, { at: sql`b.stored_at`, size: from })
+      const wanted = newest(sql`wanted_lists w JOIN blobs b ON b.digest = w.digest`, {
+        at: sql`w.wanted_at`,
+        size: wantedFromBytes,
+      })
+      const { rows } = await sql<{ digest: Digest; key: string; size: number; id: number }>`
+        ${large} UNION ALL ${wanted} ORDER BY at DESC LIMIT 1`.execute(records)
       const [row] = rows
       if (row === undefined) return undefined
       const { digest, key, size, id } = row
@@ -93,6 +107,7 @@ export function createPieceLists(records: Records) {
             .set({ piece_list: digest })
             .where('key', '=', blob.key)
             .execute()
+          await trx.deleteFrom('wanted_lists').where('digest', '=', list.of).execute()
           const holders = await trx
             .selectFrom('links as l')
             .innerJoin('repositories as r', 'r.id', 'l.repository_id')
@@ -111,4 +126,35 @@ export function createPieceLists(records: Records) {
       )
     },
   }
+}
+
+/**
+ * Has those blobs listed that these manifests need, and the manifests that an index names, though they are too small
+ * for a list else. One that comes later is listed with what is asked for next.
+ * @returns whether there is a list to make that nobody wanted before
+ */
+export async function wantLists(
+  trx: Transaction<Schema>,
+  manifests: readonly { readonly repositoryId: number; readonly digest: Digest }[],
+): Promise<boolean> {
+  const repositories = manifests.map(({ repositoryId }) => repositoryId)
+  const digests = manifests.map(({ digest }) => digest)
+  // In one order for everybody: who wants the same at the same time waits for the other's end.
+  const { numAffectedRows = 0n } = await sql`
+    WITH RECURSIVE needed AS (
+      SELECT m.id, m.repository_id
+      FROM unnest(${repositories}::integer[], ${digests}::text[]) AS c (repository_id, digest)
+      JOIN manifests m USING (repository_id, digest) WHERE m.deleted_at IS NULL
+      UNION
+      SELECT m.id, m.repository_id FROM needed n
+      JOIN manifest_children c ON c.manifest_id = n.id AND c.kind = 'manifest'
+      JOIN manifests m ON m.repository_id = n.repository_id AND m.digest = c.digest AND m.deleted_at IS NULL
+    )
+    INSERT INTO wanted_lists (digest)
+    SELECT DISTINCT c.digest FROM needed n JOIN manifest_children c ON c.manifest_id = n.id
+    WHERE c.kind <> 'manifest' AND c.size >= ${wantedFromBytes} AND NOT EXISTS (
+      SELECT FROM blobs b WHERE b.digest = c.digest AND b.state <> 'gone' AND b.piece_list IS NOT NULL)
+    ORDER BY c.digest
+    ON CONFLICT (digest) DO NOTHING`.execute(trx)
+  return numAffectedRows > 0n
 }

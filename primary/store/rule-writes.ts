@@ -2,6 +2,7 @@ import { sql, type Transaction } from 'kysely'
 import type { EventFact } from '../../shared/replication/events.ts'
 import { chunked } from './chunks.ts'
 import { appendEvents } from './outbox.ts'
+import { wantLists } from './piece-lists.ts'
 import type { Change, Chosen } from './rule-changes.ts'
 import type { Schema } from './schema.ts'
 
@@ -17,23 +18,29 @@ export interface Writing {
   readonly now: Date
 }
 
-/**
- * Writes a change, and tells the edges.
- * @returns what it adds to its execution
- */
+export interface Written {
+  /** What it adds to its execution. */
+  readonly placed: {
+    readonly selected: number
+    readonly unselected: number
+    readonly outbox_id: number | null
+  }
+  /** Whether blobs are to be listed piece by piece for it. */
+  readonly wantsLists: boolean
+}
+
+/** Writes a change, and tells the edges. */
 export async function writeChange(
   trx: Transaction<Schema>,
   { ruleId, change, executionId, now }: Writing,
-): Promise<{
-  readonly selected: number
-  readonly unselected: number
-  readonly outbox_id: number | null
-}> {
+): Promise<Written> {
   const { selected, retagged, unselected } = change
   for (const some of chunked(unselected, statementRows)) await deleteSelections(trx, ruleId, some)
   for (const some of chunked(retagged, statementRows)) await retagSelections(trx, ruleId, some)
+  let wantsLists = false
   for (const some of chunked(selected, statementRows)) {
     await upsertSelections(trx, { ruleId, executionId: executionId ?? 0 }, some)
+    if (await wantLists(trx, some)) wantsLists = true
   }
   const factOf = (
     type: 'selected' | 'unselected',
@@ -46,11 +53,12 @@ export async function writeChange(
   ]
   await appendAll(trx, facts, now)
   if (executionId !== undefined) await appendLines(trx, { executionId, change, now })
-  return {
+  const placed = {
     selected: selected.length,
     unselected: unselected.length,
     outbox_id: facts.length === 0 ? null : await lastOutboxId(trx),
   }
+  return { placed, wantsLists }
 }
 
 async function upsertSelections(

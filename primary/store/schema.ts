@@ -93,6 +93,12 @@ export interface BlobsTable {
   piece_list: ColumnType<string | null, string | null | undefined, string | null>
 }
 
+/** Blobs that are to have a list of their pieces however small they are, until they have it. */
+export interface WantedListsTable {
+  digest: string
+  wanted_at: Instant
+}
+
 export interface LinksTable {
   repository_id: number
   digest: string
@@ -472,6 +478,7 @@ export interface Schema {
   robots: RobotsTable
   repositories: RepositoriesTable
   blobs: BlobsTable
+  wanted_lists: WantedListsTable
   links: LinksTable
   manifests: ManifestsTable
   manifest_children: ManifestChildrenTable

@@ -24,6 +24,11 @@ export interface PreviewedRepository {
   readonly skipped: readonly string[]
 }
 
+export interface CaughtUp {
+  readonly more: boolean
+  readonly wantsLists: boolean
+}
+
 /** Repositories that are looked at together. */
 const chunkRepositories = 100
 
@@ -35,9 +40,9 @@ export function createSelections(records: Records) {
     /**
      * Reads what is new in the log and brings all rules up to it, in one transaction with the place that it has
      * come to: whoever is killed in between has done nothing. Of several primaries one does this at a time.
-     * @returns whether there may be more to read
+     * @returns whether there may be more to read, and whether blobs are to be listed for what is selected now
      */
-    catchUp(plannerOf: PlannerOf, now: Date): Promise<{ readonly more: boolean }> {
+    catchUp(plannerOf: PlannerOf, now: Date): Promise<CaughtUp> {
       return retryDeadlock(() =>
         records.transaction().execute(async (trx) => {
           const cursor = await trx
@@ -47,17 +52,17 @@ export function createSelections(records: Records) {
             .forUpdate()
             .skipLocked()
             .executeTakeFirst()
-          if (cursor === undefined) return { more: false }
+          if (cursor === undefined) return { more: false, wantsLists: false }
           const news = await readNews(trx, cursor)
-          if (news === undefined) return { more: false }
-          await followNews(trx, { news, plannerOf, now })
+          if (news === undefined) return { more: false, wantsLists: false }
+          const wantsLists = await followNews(trx, { news, plannerOf, now })
           const { epoch, seq, more } = news
           await trx
             .updateTable('log_cursors')
             .set({ epoch, seq })
             .where('name', '=', rulesCursor)
             .execute()
-          return { more }
+          return { more, wantsLists }
         }),
       )
     },
@@ -65,12 +70,13 @@ export function createSelections(records: Records) {
     /**
      * Works out a run that was started by hand: all that the rule selects, with what was stopped before and what edges
      * could not get. Does nothing for one that has ended or was worked out.
+     * @returns whether blobs are to be listed for it
      */
-    run(executionId: number, plannerOf: PlannerOf, now: Date): Promise<void> {
+    run(executionId: number, plannerOf: PlannerOf, now: Date): Promise<boolean> {
       return retryDeadlock(() =>
         records.transaction().execute(async (trx) => {
           const policy = await lockPolicyOf(trx, executionId)
-          if (policy === undefined || !(await holdWaiting(trx, executionId))) return
+          if (policy === undefined || !(await holdWaiting(trx, executionId))) return false
           const planner = policy.enabled ? plannerOf(policy) : undefined
           if (planner === undefined) {
             const statusText = policy.enabled
@@ -78,7 +84,8 @@ export function createSelections(records: Records) {
               : 'the rule was disabled meanwhile'
             const counts = { total: 0, succeeded: 0, failed: 0, stopped: 0 }
             const end: ExecutionEnd = { status: 'Failed', statusText, counts, tasks: [] }
-            return endExecution(trx, { id: executionId, end, now })
+            await endExecution(trx, { id: executionId, end, now })
+            return false
           }
           const change = createChange()
           const failed = await failedOf(trx, policy.id)
@@ -87,12 +94,14 @@ export function createSelections(records: Records) {
             planChange(change, { ...context, content, current, failed })
           })
           const projectIds = await projectsOf(trx, policy.id, change)
-          const placed = await writeChange(trx, { ruleId: policy.id, change, executionId, now })
+          const writing = { ruleId: policy.id, change, executionId, now }
+          const { placed, wantsLists } = await writeChange(trx, writing)
           await trx
             .updateTable('executions')
             .set({ ...placed, project_ids: projectIds, decided_at: now })
             .where('id', '=', executionId)
             .execute()
+          return wantsLists
         }),
       )
     },
@@ -187,11 +196,15 @@ interface Following {
   readonly now: Date
 }
 
-/** Brings every rule that the news touch up to what is there now. */
-async function followNews(trx: Transaction<Schema>, { news, plannerOf, now }: Following) {
+/** Brings every rule that the news touch up to what is there now. @returns whether blobs are to be listed for that */
+async function followNews(
+  trx: Transaction<Schema>,
+  { news, plannerOf, now }: Following,
+): Promise<boolean> {
   const { everything, repositories, rules } = news
-  if (!everything && repositories.size === 0 && rules.size === 0) return
+  if (!everything && repositories.size === 0 && rules.size === 0) return false
   const contentsOf = readingOnce(trx)
+  let wantsLists = false
   for (const { id, ids } of await touchedRules(trx, news, plannerOf)) {
     const policy = await lockPolicy(trx, id)
     // Others go on without one that cannot be read.
@@ -207,10 +220,12 @@ async function followNews(trx: Transaction<Schema>, { news, plannerOf, now }: Fo
     }
     if (everything || rules.has(id)) await eachOfRule(trx, { policy, planner }, add)
     else await eachOf(trx, { ruleId: id, ids, contentsOf }, add)
-    await writeEventChange(trx, { policy, change, recorded: follows, now })
+    const written = await writeEventChange(trx, { policy, change, recorded: follows, now })
+    wantsLists ||= written
   }
   if (await isWaitedFor(trx, news))
     await appendAll(trx, [{ type: 'rules-followed', seq: news.seq }], now)
+  return wantsLists
 }
 
 /** Whether edges may hold a tag back until they know what rules make of it. */
@@ -434,7 +449,10 @@ async function projectsOf(
   ])
 }
 
-/** Writes what changed by itself, as an execution if the rule is one that follows what changes. */
+/**
+ * Writes what changed by itself, as an execution if the rule is one that follows what changes.
+ * @returns whether blobs are to be listed for it
+ */
 async function writeEventChange(
   trx: Transaction<Schema>,
   {
@@ -448,13 +466,12 @@ async function writeEventChange(
     readonly recorded: boolean
     readonly now: Date
   },
-): Promise<void> {
+): Promise<boolean> {
   const { selected, retagged, unselected, lines } = change
-  if (selected.length + retagged.length + unselected.length + lines.length === 0) return
-  if (!recorded || selected.length + unselected.length + lines.length === 0) {
-    await writeChange(trx, { ruleId: policy.id, change, executionId: undefined, now })
-    return
-  }
+  if (selected.length + retagged.length + unselected.length + lines.length === 0) return false
+  const writing = { ruleId: policy.id, change, now }
+  if (!recorded || selected.length + unselected.length + lines.length === 0)
+    return (await writeChange(trx, { ...writing, executionId: undefined })).wantsLists
   const { id } = await trx
     .insertInto('executions')
     .values({
@@ -468,9 +485,10 @@ async function writeEventChange(
     })
     .returning('id')
     .executeTakeFirstOrThrow()
-  const placed = await writeChange(trx, { ruleId: policy.id, change, executionId: id, now })
+  const { placed, wantsLists } = await writeChange(trx, { ...writing, executionId: id })
   await trx.updateTable('executions').set(placed).where('id', '=', id).execute()
   await trimExecutions(trx, policy.id)
+  return wantsLists
 }
 
 function distinct(ids: readonly number[]): readonly number[] {

@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto'
 import type { Transaction } from 'kysely'
 import type { Digest } from '../../shared/oci/digest.ts'
-import type { LogHead } from '../../shared/replication/chain.ts'
+import { hashOfBody, type LogHead } from '../../shared/replication/chain.ts'
 import {
   projectOfStream,
   type EventStream,
@@ -64,7 +63,7 @@ async function placeOf(trx: Transaction<Schema>, stream: EventStream): Promise<S
     .execute()
   return {
     head: { epoch, seq, hash: header_hash },
-    ahead: waiting.map(({ body }) => createHash('sha256').update(body).digest('hex')),
+    ahead: waiting.map(({ body }) => hashOfBody(body).toString('hex')),
   }
 }
 

@@ -1,13 +1,16 @@
 import { randomUUID } from 'node:crypto'
-import type { Transaction } from 'kysely'
+import { sql, type Transaction } from 'kysely'
 import type { Digest } from '../../shared/oci/digest.ts'
 import { namesDigest } from '../../shared/oci/entity-tags.ts'
 import { OciError } from '../../shared/oci/errors.ts'
 import type { Tag } from '../../shared/oci/reference.ts'
-import type { LogPlace } from '../../shared/replication/chain.ts'
+import { hashOfBody, type LogPlace } from '../../shared/replication/chain.ts'
+import type { EventBody } from '../../shared/replication/events.ts'
+import type { WaitingMove } from '../../shared/replication/signed-tag.ts'
 import type { RepositoryFacts } from '../accounts/caller.ts'
 import { appendAudit, type AuditActor } from './audit.ts'
 import type { Records } from './database.ts'
+import { batchRows } from './events.ts'
 import { appendEvents } from './outbox.ts'
 import { retryDeadlock } from './retry.ts'
 import type { Schema } from './schema.ts'
@@ -33,6 +36,19 @@ export interface TagMove {
   /** Whether the manifest came to be in this transaction: what the conditions of an untagged PUT read. */
   readonly manifestIsNew: boolean
   readonly now: Date
+}
+
+/** Where a tag pointed when the log stood at a place. */
+export interface TagState extends LogPlace {
+  readonly digest: Digest
+  /** What moved it there, if that has no number yet: the next batch has it. */
+  readonly waiting?: WaitingMove
+}
+
+/** A row of the outbox. */
+interface WaitingRow {
+  readonly id: number
+  readonly body: string
 }
 
 export type Tags = ReturnType<typeof createTags>
@@ -66,28 +82,41 @@ export function createTags(records: Records) {
     },
 
     /**
-     * Where the tag points, and where the log stood then; undefined when it is not there, or what is committed in its
-     * project is not all numbered yet: no number says exactly when it was so.
+     * Where the tag points, and where the log stood then, in one look.
+     * @returns undefined when it is not there, or the log is behind itself; `waits` when what moved it last is not to be
+     *   numbered with the next batch: it is not known then from which event on that is known
      */
     async stateOf(
       { id, projectId }: Pick<RepositoryFacts, 'id' | 'projectId'>,
       tag: Tag,
-    ): Promise<(LogPlace & { readonly digest: Digest }) | undefined> {
+    ): Promise<TagState | 'waits' | undefined> {
       const row = await records
         .selectFrom('event_head as h')
         .innerJoin('tags as t', (join) =>
           join.on('t.repository_id', '=', id).on('t.name', '=', tag),
         )
         .select(['h.epoch', 'h.seq', 't.digest'])
+        .select(({ selectFrom }) => [
+          selectFrom('outbox as o')
+            .select(
+              sql<WaitingRow[]>`json_agg(json_build_object('id', o.id, 'body', o.body))`.as('rows'),
+            )
+            .where('o.stream', '=', `project:${projectId}`)
+            // Bodies are JSON, and no character of a tag is written otherwise there.
+            .where(sql<boolean>`strpos(o.body, ${JSON.stringify(tag)}) > 0`)
+            .as('rows'),
+          selectFrom('outbox')
+            .select(sql<number>`max(id) - min(id) + 1`.as('ids'))
+            .as('ids'),
+        ])
         .where('t.deleted_at', 'is', null)
         .where('h.behind', 'is', null)
-        .where(({ not, exists, selectFrom }) =>
-          not(
-            exists(selectFrom('outbox').select('id').where('stream', '=', `project:${projectId}`)),
-          ),
-        )
         .executeTakeFirst()
-      return row && { ...row, digest: row.digest as Digest }
+      if (row === undefined) return undefined
+      const { epoch, seq } = row
+      const waiting = lastMove(row.rows ?? [], { repositoryId: id, tag })
+      if (waiting !== undefined && Number(row.ids) > batchRows) return 'waits'
+      return { epoch, seq, digest: row.digest as Digest, ...(waiting && { waiting }) }
     },
 
     /**
@@ -208,4 +237,18 @@ function checkConditions(
   throw new OciError('MANIFEST_INVALID', `${what} ${state} now: read it and decide again`, {
     status: 412,
   })
+}
+
+/** The last move of a tag among rows of the outbox, in any order. */
+function lastMove(
+  rows: readonly WaitingRow[],
+  { repositoryId, tag }: { readonly repositoryId: number; readonly tag: Tag },
+): WaitingMove | undefined {
+  let last: WaitingRow | undefined
+  for (const row of rows) {
+    const { fact } = JSON.parse(row.body) as EventBody
+    if (fact.type !== 'tag' || fact.repositoryId !== repositoryId || fact.tag !== tag) continue
+    if (last === undefined || row.id > last.id) last = row
+  }
+  return last && { id: last.id, bodyHash: hashOfBody(last.body).toString('hex') }
 }

@@ -24,7 +24,7 @@ export interface BypassOptions {
  * to the end: the alternative is the whole blob for every piece.
  */
 export interface Bypass {
-  /** Bytes from `offset`, unproved. `end` is the first byte that is never wanted. */
+  /** Bytes from `offset`, unproved, so from no stand-in. `end` is the first byte that is never wanted. */
   read(buffer: Buffer, request: { readonly offset: number; readonly end: number }): Promise<number>
   /** Bytes of a piece whose digest (hex) is known: proved before any is given. */
   readProved(
@@ -69,8 +69,10 @@ export function createBypass(options: BypassOptions): Bypass {
   /** The request at a source that knows no ranges: it is followed from part to part, at its reader's pace. */
   let whole: Request | undefined
 
-  function inTurn(): readonly RankedSource[] {
-    const sources = candidates()
+  function inTurn({ digest }: Part): readonly RankedSource[] {
+    const sources = candidates().filter(
+      ({ blob }) => digest !== undefined || blob.isStandIn !== true,
+    )
     const first = turn % Math.max(sources.length, 1)
     return [...sources.slice(first), ...sources.slice(0, first)]
   }
@@ -160,7 +162,7 @@ export function createBypass(options: BypassOptions): Bypass {
     let failure = new SourceError('unavailable', 'there is no source to ask')
     for (let least = 0; part.filled >= least;) {
       least = part.filled + worthwhileBytes
-      for (const source of inTurn()) {
+      for (const source of inTurn(part)) {
         try {
           return await ask(source, part, use)
         } catch (error) {

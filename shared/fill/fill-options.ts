@@ -27,8 +27,10 @@ export interface FillOptions {
   readonly maxUnwritten: number
   readonly syncEveryBytes: number
   readonly saveEveryBytes: number
-  /** What a fill without a reader may still fetch, and how long it may go on; without limits it finishes. */
+  /** What a fill that a client wanted may still fetch without a reader, and how long it may go on; without limits it finishes. */
   readonly unowned: { readonly bytes?: number; readonly ms?: number }
+  /** How long a fill that no client wanted goes on without a reader, and the home of parts waits for the next one. */
+  readonly idleMs: number
   /** How long a finished fill still answers joiners: whoever looked into the cache just before it was published. */
   readonly lingerMs: number
 }
@@ -52,6 +54,7 @@ export const fillDefaults: FillOptions = {
   syncEveryBytes: 64 * 1024 * 1024,
   saveEveryBytes: 8 * 1024 * 1024,
   unowned: {},
+  idleMs: 5000,
   lingerMs: 1000,
 }
 

@@ -17,12 +17,20 @@ export interface FollowedFill {
   readonly isKept: boolean | undefined
   /** Why the fill ended without proof. */
   readonly failure: Error | undefined
-  /** A reader waits for this piece; `isHome`: who asks for it takes this place for the one that gets it for all. */
-  want(piece: number, isHome: boolean): void
+  /** A reader waits for a piece. */
+  want(wanted: WantedPiece): void
   /** Whether the front comes to this piece soon. */
   isNear(piece: number): boolean
   createBypass(): Bypass
   left(reader: OpenFillReader): void
+}
+
+export interface WantedPiece {
+  readonly piece: number
+  /** The first piece behind it that the reader does not want. */
+  readonly end: number
+  /** Who asks for it takes this place for the one that gets it for all. */
+  readonly isHome: boolean
 }
 
 /** A reader as its fill sees it. */
@@ -52,6 +60,8 @@ export function createFillReader(
   let cutBy: Error | undefined
   let expected = { start: 0, end: size - 1 }
   let bypass: Bypass | undefined
+  /** Nobody gives the tail past the fill: it is waited for. */
+  let hasNoBypass = false
   /** Counts down to zero while reads are quick; above zero the reader is slow. */
   let slow = 0
   let answeredAt = 0
@@ -87,7 +97,12 @@ export function createFillReader(
     for (const piece of doubtful) if (!store.isUnproved(piece)) doubtful.delete(piece)
     doubtful.add(pieceOf(offset))
   }
-  const want = (offset: number): void => fill.want(pieceOf(offset), forEdge === 'home')
+  const want = (offset: number): void =>
+    fill.want({
+      piece: pieceOf(offset),
+      end: pieceOf(expected.end) + 1,
+      isHome: forEdge === 'home',
+    })
 
   function check() {
     if (closed) throw new Error('the reader is closed')
@@ -106,7 +121,7 @@ export function createFillReader(
   /** Only a closed range wholly inside the tail: everything else would end without proof. */
   function mayBypassTail(): boolean {
     const tail = Math.max(size - options.withheldBytes, 0)
-    if (provesItself || store.provesPieces) return false
+    if (provesItself || store.provesPieces || hasNoBypass) return false
     return !fill.proved && expected.start >= tail && expected.start > 0
   }
 
@@ -160,7 +175,11 @@ export function createFillReader(
         if (count !== undefined) return count
         if (placeOf(offset) !== undefined) continue
         if (fill.failure !== undefined) throw fill.failure
-        if (late && mayBypassTail()) return await readDirect(buffer, offset)
+        if (late && mayBypassTail()) {
+          const count = await readTail(buffer, offset)
+          if (count === undefined) continue
+          return count
+        }
         if (isOutOfReach(offset)) {
           const count = await readPassed(buffer, offset, undefined)
           check()
@@ -171,6 +190,17 @@ export function createFillReader(
       }
     } finally {
       clearTimeout(deadline)
+    }
+  }
+
+  /** @returns undefined when nobody gives it whose word counts */
+  async function readTail(buffer: Buffer, offset: number): Promise<number | undefined> {
+    try {
+      return await readDirect(buffer, offset)
+    } catch (error) {
+      if (!(error instanceof SourceError) || closed || cutBy !== undefined) throw error
+      hasNoBypass = true
+      return undefined
     }
   }
 

@@ -6,7 +6,12 @@ import { createBell, type Bell } from './bell.ts'
 import { createBypass, type Bypass } from './bypass.ts'
 import { createFillDisk, type FillDisk } from './fill-disk.ts'
 import type { FillObserver, FillOptions, FillOutcome } from './fill-options.ts'
-import { createFillReader, type FollowedFill, type OpenFillReader } from './fill-reader.ts'
+import {
+  createFillReader,
+  type FollowedFill,
+  type OpenFillReader,
+  type WantedPiece,
+} from './fill-reader.ts'
 import type { FillReader, FillStart } from './fills.ts'
 import { startFrontier, type Frontier } from './frontier.ts'
 import type { FillPriority, Lanes } from './lanes.ts'
@@ -66,12 +71,16 @@ export class Fill implements FollowedFill {
   /** From somebody who is trusted; a source's word is not. */
   #trustedSize: number | undefined
   #priority: FillPriority
+  /** A client of this edge, or of one behind it, has asked for it: the next one may. */
+  #isForClients: boolean
   readonly #expectedSize: number | undefined
   readonly #readProof: FillStart['proof']
   /** By what each piece is proved alone. */
   #proof: PieceProof | undefined
   /** Until it has been tried. */
   #spread: Spread | undefined
+  #homes: FillStart['homes']
+  #partsOnly: boolean
   #spreader: Spreader | undefined
   #size: number | undefined
   /** Not only a claim of an earlier run: readers may hear it. */
@@ -103,9 +112,12 @@ export class Fill implements FollowedFill {
     this.options = options
     this.#deps = deps
     this.#priority = start.priority ?? 'client'
+    this.#isForClients = isForClients(start)
     this.#trustedSize = start.size
     this.#expectedSize = start.expectedSize
     this.#spread = start.spread
+    this.#homes = start.homes
+    this.#partsOnly = start.partsOnly === true
     this.#readProof = start.proof
     this.#size = start.size
     this.#sizeConfirmed = start.size !== undefined
@@ -114,7 +126,8 @@ export class Fill implements FollowedFill {
     this.#trust = createTrust(this.#order, start.size !== undefined)
     this.#disk = createFillDisk({ openSink: start.openSink, options, observer })
     this.#owners = createOwners({
-      budget: options.unowned,
+      budget: () =>
+        this.#partsOnly || !this.#isForClients ? { ms: options.idleMs } : options.unowned,
       running: () => this.running,
       onSpent: () => this.#stop(parkedReason),
     })
@@ -164,6 +177,11 @@ export class Fill implements FollowedFill {
     return !this.#proved && this.#failure === undefined
   }
 
+  /** Whether nobody wants all of it yet. */
+  get partsOnly(): boolean {
+    return this.#partsOnly
+  }
+
   get readerCount(): number {
     return this.#owners.count
   }
@@ -172,6 +190,12 @@ export class Fill implements FollowedFill {
   joined(start: FillStart): void {
     this.#order.add(start.sources)
     if (start.priority !== 'prefetch') this.#priority = 'client'
+    this.#isForClients ||= isForClients(start)
+    if (this.#partsOnly && start.partsOnly !== true) {
+      this.#partsOnly = false
+      this.#spread = start.spread
+      this.#homes = start.homes
+    }
     this.#deps.observer.joined?.()
     this.#everything.ring()
   }
@@ -275,7 +299,7 @@ export class Fill implements FollowedFill {
   }
 
   /** A reader waits for this piece: if the front is far, a request of its own brings it. */
-  want(piece: number, isHome: boolean): void {
+  want({ piece, end, isHome }: WantedPiece): void {
     const store = this.#store
     if (store?.isUnproved(piece) === true && store.pieces.get(piece) === 'disk')
       return this.#inBackground(store.proveHeld(piece))
@@ -285,10 +309,11 @@ export class Fill implements FollowedFill {
     // One that is asked in a home's place asks that home itself first, or each would bring it from above.
     if (spreader !== undefined && !(isHome && spreader.isOwn(piece)))
       return spreader.want(piece, isHome)
-    const isComing = spreader === undefined && this.isNear(piece)
+    const isComing = spreader === undefined && !this.#partsOnly && this.isNear(piece)
     if (isComing || this.#deps.now() < this.#distantAfter) return
     const run = spreader?.missingFrom(piece) ?? store.pieces.distantRun(piece)
-    this.#inBackground(this.#runDistant(store, run))
+    const wanted = this.#partsOnly ? { ...run, end: Math.min(run.end, end) } : run
+    this.#inBackground(this.#runDistant(store, wanted))
   }
 
   /** Whether the front comes to this piece soon. */
@@ -303,10 +328,18 @@ export class Fill implements FollowedFill {
   /** The list of pieces says the size, too, and is believed. */
   async #prepareProof(): Promise<void> {
     const proof = await this.#readProof?.()
-    if (proof === undefined || proof.size !== (this.#size ?? proof.size)) return
+    if (proof === undefined || proof.size !== (this.#size ?? proof.size)) {
+      if (this.#partsOnly)
+        throw new SourceError('absent', 'its pieces cannot be proved here one by one')
+      return
+    }
     this.#proof = proof
     this.#size = proof.size
     this.#trustedSize = proof.size
+    if (!this.#partsOnly) return
+    // Nobody is asked before a reader has asked for something; then the list of sources must have been read.
+    await this.#order.next()
+    this.#sizeConfirmed = true
   }
 
   async #openDisk(): Promise<void> {
@@ -319,7 +352,7 @@ export class Fill implements FollowedFill {
   async #createStore(size: number): Promise<PieceStore> {
     let sink = this.#disk.opened?.sink
     try {
-      await sink?.reserve?.(size)
+      if (!this.#partsOnly) await sink?.reserve?.(size)
     } catch (error) {
       this.#disk.failed(error)
       sink = undefined
@@ -379,8 +412,11 @@ export class Fill implements FollowedFill {
   /** Fetches what it can of all of it together with others. */
   async #spreadOut(): Promise<void> {
     const { signal } = this.#controller
-    const [spread, store] = [this.#spread, this.#store]
+    const store = this.#store
+    const homes = store && this.#proof && this.#homes?.(store.pieces.size)
+    const spread = this.#spread ?? homes
     this.#spread = undefined
+    this.#homes = undefined
     if (spread === undefined || store === undefined || store.degraded) return
     // Reads the list of sources.
     await this.#order.next()
@@ -403,9 +439,24 @@ export class Fill implements FollowedFill {
     }
   }
 
+  /** While only parts are, what readers ask for brings those; all may come that way. */
+  async #untilAllIsWanted(): Promise<void> {
+    if (!this.#partsOnly) return
+    while (this.#partsOnly && this.#frontier?.done !== true) {
+      this.#controller.signal.throwIfAborted()
+      // Parts are kept on it; whoever asked for one here asks the next one.
+      if (this.#store?.degraded === true)
+        throw new SourceError('unavailable', 'there is no disk to keep parts on')
+      await this.#everything.wait()
+    }
+    const size = this.#store?.pieces.size ?? 0
+    await this.#disk.opened?.sink.reserve?.(size).catch((error: unknown) => this.#diskFailed(error))
+  }
+
   /** One round: fetches what is missing until the front has reached the end. */
   async #fillOnce(): Promise<Digest> {
     const { signal } = this.#controller
+    await this.#untilAllIsWanted()
     await this.#spreadOut()
     while (this.#frontier?.done !== true) {
       signal.throwIfAborted()
@@ -460,6 +511,8 @@ export class Fill implements FollowedFill {
         }
       }
       this.#distantAfter = this.#deps.now() + distantPauseMs
+      // Whoever asked for it here asks the next one.
+      if (this.#partsOnly) this.#stop(new SourceError('unavailable', 'no source gives the part'))
     } catch (error) {
       // Ended from outside: by the fill's end or a failed disk. The front brings the rest.
       if (!signal.aborted && !stream.controller.signal.aborted) throw error
@@ -679,6 +732,11 @@ export class Fill implements FollowedFill {
       error,
     }
   }
+}
+
+/** What is fetched ahead, and what neighbours ask for, has nobody who comes again if they let go of it. */
+function isForClients({ priority, forEdge }: FillStart): boolean {
+  return priority !== 'prefetch' && (forEdge === undefined || forEdge === 'relay')
 }
 
 const wholeBlob: Run = { first: 0, end: Infinity }

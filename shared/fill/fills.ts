@@ -32,6 +32,13 @@ export interface FillStart {
   readonly proof?: (() => Promise<PieceProof | undefined>) | undefined
   /** Others that fetch it too, and with whom it is shared out. */
   readonly spread?: Spread | undefined
+  /** Whom to ask for which part, for so many bytes: of use only where each piece is proved alone. */
+  readonly homes?: ((size: number) => Spread | undefined) | undefined
+  /**
+   * This is only the home of some parts: those that readers ask for are fetched, and nothing else before somebody joins
+   * who wants all. It is `absent` here where pieces are not proved alone.
+   */
+  readonly partsOnly?: boolean
   /**
    * Another edge reads. `home` and `other` prove it themselves, and nothing is withheld where only the whole is proved;
    * what one that takes this place for its home wants of a spread fill comes from the fill's own sources.
@@ -54,7 +61,7 @@ export interface Fills {
    * @throws the signal's reason when it aborts first
    */
   join(key: string, start: FillStart): Promise<FillReader>
-  /** Whether a fill of this key is in progress. */
+  /** Whether a fill of this key is in progress that brings all of it. */
   has(key: string): boolean
   readonly stats: FillStats
   /** Ends all fills where they are (their bytes stay for a resume), fails their readers, closes all sinks. */
@@ -198,7 +205,10 @@ export function createFills(given: FillsDeps): Fills {
         await known.gone
       }
     },
-    has: (key) => table.get(key)?.fill.joinable === true,
+    has(key) {
+      const fill = table.get(key)?.fill
+      return fill?.joinable === true && !fill.partsOnly
+    },
     get stats() {
       return {
         running: running(),

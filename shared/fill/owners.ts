@@ -1,8 +1,8 @@
 import type { OpenFillReader } from './fill-reader.ts'
 
 export interface OwnersOptions {
-  /** What a fill without an owner may still fetch, and how long it may go on; without limits it finishes. */
-  readonly budget: { readonly bytes?: number; readonly ms?: number }
+  /** What a fill without an owner may still fetch, and how long it may go on, as of now; without limits it finishes. */
+  readonly budget: () => { readonly bytes?: number; readonly ms?: number }
   /** Whether there is anything left to stop. */
   readonly running: () => boolean
   /** Called when nobody owns the fill and its budget is spent. */
@@ -40,8 +40,9 @@ export function createOwners({ budget, running, onSpent }: OwnersOptions): Owner
       return stop()
     }
     // A reader that lets go after the end must not start the clock again.
-    if (budget.ms === undefined || timer !== undefined || !running()) return
-    timer = setTimeout(onSpent, budget.ms)
+    const { ms } = budget()
+    if (ms === undefined || timer !== undefined || !running()) return
+    timer = setTimeout(onSpent, ms)
   }
 
   return {
@@ -70,7 +71,7 @@ export function createOwners({ budget, running, onSpent }: OwnersOptions): Owner
     received(bytes) {
       if (readers.size + joining > 0) return
       unownedBytes += bytes
-      if (unownedBytes > (budget.bytes ?? Infinity)) onSpent()
+      if (unownedBytes > (budget().bytes ?? Infinity)) onSpent()
     },
     stop,
   }

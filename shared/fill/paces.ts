@@ -6,9 +6,17 @@ export interface Paces {
   began(received: () => number): Pace
 }
 
+/** When somebody is judged, and by how many times it is slower than usual then. */
+export interface Slowness {
+  readonly fromMs: number
+  readonly factor: number
+  /** How many must have begun after it and be over: where everything stands still for a moment, nobody is. */
+  readonly overtakenBy: number
+}
+
 export interface Pace {
-  /** Whether it is far slower than the others are meanwhile, or have been if there are none. */
-  isSlow(): boolean
+  /** Whether it is far slower than the others are meanwhile, or have been if there are none. Nobody is before a usual one is over. */
+  isSlow(slowness?: Slowness): boolean
   /** It is over. @param complete whether all came: only then is it an example for later ones */
   ended(complete: boolean): void
 }
@@ -20,10 +28,8 @@ interface Measured {
   endedAt: number
 }
 
-/** Less than the usual by so many times. */
-const slowFactor = 4
-/** Nobody is judged sooner, nor before a usual one is over; nor by somebody who has begun only just now. */
-const judgedFromMs = 3000
+const slow: Slowness = { fromMs: 3000, factor: 4, overtakenBy: 0 }
+/** Nobody is judged by somebody who has begun only just now. */
 const judgesFromMs = 1000
 /** Fewer meanwhile say nothing: they may be the slow ones. */
 const enoughMeanwhile = 2
@@ -56,13 +62,15 @@ export function createPaces(now: () => number): Paces {
       const measured: Measured = { startedAt, pace: () => paceAt(now()), endedAt: Infinity }
       running.add(measured)
       return {
-        isSlow() {
+        isSlow({ fromMs, factor, overtakenBy } = slow) {
           const ms = now() - startedAt
           const usualMs = medianOf(complete.map((each) => each.endedAt - each.startedAt))
-          if (ms < Math.max(judgedFromMs, usualMs)) return false
+          if (ms < Math.max(fromMs, usualMs)) return false
+          const later = complete.filter((each) => each.startedAt > startedAt)
+          if (later.length < overtakenBy) return false
           const pace = measured.pace()
           if (ms > longestMs && pace < leastPace) return true
-          return pace * slowFactor < (usualFor(measured) ?? 0)
+          return pace * factor < (usualFor(measured) ?? 0)
         },
         ended(isComplete) {
           running.delete(measured)

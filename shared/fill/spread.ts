@@ -1,5 +1,6 @@
 import { SourceError, type BlobSource } from '../stream/blob-source.ts'
 import type { Bell } from './bell.ts'
+import { isCut, last, reasonToCut, slower, standing } from './cuts.ts'
 import { createPaces, medianOf, type Pace } from './paces.ts'
 import type { PieceStore } from './piece-store.ts'
 import { createStream, type Stream } from './receive.ts'
@@ -53,7 +54,7 @@ export interface Spreader {
 
 /** Parts that are on their way at once; and how many where nobody is busy: who comes late has all uplinks for itself. */
 const atOnce = 4
-const mostAtOnce = 12
+const mostAtOnce = 24
 /** Somebody who was busy is a sign that many fetch the same: so long no more than usual are asked for at once. */
 const crowdedMs = 5000
 /** Who is busy, or has not begun yet, is asked again so much later. */
@@ -93,6 +94,13 @@ interface Neighbour {
   troubleSince: number | undefined
 }
 
+interface RunningPart {
+  readonly part: number
+  readonly name: string
+  readonly pace: Pace
+  readonly since: number
+}
+
 interface Asked {
   readonly neighbour: Neighbour
   /** As it is asked for this part. */
@@ -115,8 +123,9 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const wanted = new Set<number>()
   const doubted = new Set<number>()
   const paces = createPaces(now)
-  const running = new Map<Stream, { readonly pace: Pace; readonly since: number }>()
-  const slower = new SourceError('unavailable', 'slower than the others')
+  const running = new Map<Stream, RunningPart>()
+  /** Who was cut while it sent a part: another one is asked for it next. */
+  const tried = new Map<number, Set<string>>()
   /** How long parts took from the first time that their sender was asked, in milliseconds. */
   const waits: number[] = []
   /** Who is said to have a part, besides those that are asked for it first. */
@@ -162,14 +171,25 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     return undefined
   }
 
-  /** Whom to ask, or undefined while the one to ask is busy: a home before who was named, and that before those above. */
-  const whomToAsk = (part: number): Asked | 'own' | undefined => {
+  /** Who may be asked for a part now, best first. */
+  const ableFor = (part: number): readonly Asked[] => {
     const at = now()
     const isAble = ({ neighbour }: Asked) =>
       !neighbour.isLiar && neighbour.passedUntil <= at && !(neighbour.cuts > 0 && doubted.has(part))
-    const able =
-      spread.sourcesOf(part).map(asking).find(isAble) ??
-      [...(named.get(part)?.values() ?? [])].map(asking).find(isAble)
+    const all = [...spread.sourcesOf(part), ...(named.get(part)?.values() ?? [])]
+    return all.map(asking).filter(isAble)
+  }
+  /** Whether it was not cut while it sent this part. */
+  const isNewFor =
+    (part: number) =>
+    ({ blob }: Asked): boolean =>
+      tried.get(part)?.has(blob.name) !== true
+
+  /** Whom to ask, or undefined while the one to ask is busy: a home before who was named, and that before those above. */
+  const whomToAsk = (part: number): Asked | 'own' | undefined => {
+    const at = now()
+    const all = ableFor(part)
+    const able = all.find(isNewFor(part)) ?? all[0]
     if (able === undefined) return ownFrom > at ? undefined : 'own'
     return able.neighbour.heldUntil > at || able.neighbour.running > 0 ? undefined : able
   }
@@ -192,7 +212,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
 
   const patienceFor = (error: SourceError, { cuts }: Neighbour): number => {
     const { code } = error
-    if (error === slower && cuts < cutsUntilPassed) return Infinity
+    if (isCut(error) && cuts < cutsUntilPassed) return Infinity
     if (code === 'absent') return absentMs
     if (code !== 'busy') return 0
     return Math.min(Math.max(busyFactor * medianOf(waits), absentMs), longestBusyMs)
@@ -202,8 +222,11 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
     const at = now()
     // Who was only named is not asked for it again.
     if (named.get(part)?.get(blob.name) === blob) named.get(part)?.delete(blob.name)
-    neighbour.troubleSince ??= at
+    if (isCut(error)) tried.set(part, (tried.get(part) ?? new Set()).add(blob.name))
+    if (error === last) return deps.onFailed(neighbour.name, error)
     if (error === slower) neighbour.cuts++
+    if (error === standing) neighbour.cuts += cutsUntilPassed
+    neighbour.troubleSince ??= at
     neighbour.heldUntil = at + holdMs * (1 + Math.random())
     if (at - neighbour.troubleSince >= patienceFor(error, neighbour)) {
       neighbour.passedUntil = at + neighbour.passMs
@@ -216,7 +239,12 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const fetchFrom = async ({ neighbour, blob }: Asked, stream: Stream): Promise<void> => {
     const since = neighbour.troubleSince ?? now()
     const pace = paces.began(() => stream.received)
-    running.set(stream, { pace, since: now() })
+    running.set(stream, {
+      part: partOf({ first: stream.piece }),
+      name: blob.name,
+      pace,
+      since: now(),
+    })
     neighbour.running++
     let isComplete = false
     try {
@@ -246,7 +274,11 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   /** A busy home names those that it gave the part to: the first of them that can is asked. */
   const fetchFromOthers = async (
     error: SourceError,
-    { run, streams }: { readonly run: Run; readonly streams: Stream[] },
+    {
+      run,
+      streams,
+      home,
+    }: { readonly run: Run; readonly streams: Stream[]; readonly home: Neighbour },
   ): Promise<boolean> => {
     remember(partOf(run), error.others)
     for (const blob of error.others) {
@@ -262,6 +294,8 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
         if (!(caught instanceof SourceError) || signal.aborted) throw caught
         // It may itself wait for who is to blame.
         deps.onFailed(blob.name, caught)
+        // Whom it sends us to gets nothing from it either.
+        if (caught === standing) home.cuts++
         if (stream.piece > run.first || store.offsetOf(run.first) % pieceBytes > 0) return false
       }
     }
@@ -303,7 +337,10 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
         crew = atOnce
         crowdedUntil = now() + crowdedMs
       }
-      if (asked !== undefined && !(await fetchFromOthers(error, { run, streams })))
+      if (
+        asked !== undefined &&
+        !(await fetchFromOthers(error, { run, streams, home: asked.neighbour }))
+      )
         failed(asked, error, partOf(run))
     } finally {
       // What came whole may be another's by now, if it was wrong.
@@ -344,8 +381,15 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   }
 
   const look = (): void => {
-    for (const [stream, { pace }] of running) if (pace.isSlow()) stream.controller.abort(slower)
-    const isStuck = ([{ received }, { since }]: [Stream, { since: number }]): boolean =>
+    const choice = choose()
+    const isIdle = choice === undefined || choice === 'wait'
+    for (const [stream, { pace, part, name }] of running) {
+      const isOther = ({ blob }: Asked): boolean => blob.name !== name
+      const isReplaceable = isIdle && ableFor(part).filter(isOther).some(isNewFor(part))
+      const reason = reasonToCut(pace, { isDoubted: doubted.has(part), isIdle, isReplaceable })
+      if (reason !== undefined) stream.controller.abort(reason)
+    }
+    const isStuck = ([{ received }, { since }]: [Stream, RunningPart]): boolean =>
       received === 0 && now() - since >= stuckMs
     stuck = [...running].filter(isStuck).length
     if (working < crew + stuck) hire()

@@ -27,6 +27,16 @@ export interface EventHeader extends LogPlace {
   readonly previous: Buffer
 }
 
+/** What stands for an event's body in the chain: sha256 of its text. */
+export function hashOfBody(body: string): Buffer {
+  return createHash('sha256').update(body).digest()
+}
+
+/** Whether this may be the hash of a body, in hex. */
+export function isBodyHash(text: string): boolean {
+  return /^[0-9a-f]{64}$/.test(text)
+}
+
 /** sha256 over the header's canonical JSON. */
 export function headerHash({ epoch, seq, stream, bodyHash, previous }: EventHeader): Buffer {
   const header = [epoch, seq, stream, bodyHash.toString('hex'), previous.toString('hex')]
@@ -79,9 +89,9 @@ export function createChainReader(
       if (known === undefined) throw new StatementError(`${stream} is no stream of the log`)
       if (seq !== next.seq + 1)
         throw new StatementError(`event ${seq} came where ${next.seq + 1} was to come`)
-      if (!/^[0-9a-f]{64}$/.test(bodyHash))
+      if (!isBodyHash(bodyHash))
         throw new StatementError(`the header of event ${seq} names no hash`)
-      if (body !== undefined && createHash('sha256').update(body).digest('hex') !== bodyHash)
+      if (body !== undefined && hashOfBody(body).toString('hex') !== bodyHash)
         throw new StatementError(`the body of event ${seq} is not the one that its header names`)
       const hash = headerHash({
         epoch: next.epoch,

@@ -7,6 +7,7 @@ import {
   statementTypes,
   type StatementKey,
 } from '../trust/statement.ts'
+import { isBodyHash } from './chain.ts'
 
 /** The header in which a primary tells an edge, with the answer to a tag, when that was so. */
 export const tagHeader = 'outport-tag-statement'
@@ -15,10 +16,22 @@ export const tagHeader = 'outport-tag-statement'
 export interface SignedTag {
   readonly projectId: number
   readonly repositoryId: number
+  /** Its whole name. */
+  readonly repository: string
   readonly tag: string
   readonly digest: Digest
   readonly epoch: number
   readonly seq: number
+  /** The event that made it so, where that had no number yet. */
+  readonly waiting?: WaitingMove
+}
+
+/** A tag's move that is committed and not numbered. */
+export interface WaitingMove {
+  /** Orders it among those that wait: one tag's moves have ascending ids. */
+  readonly id: number
+  /** sha256, hex: by this it is found when the log tells of it. */
+  readonly bodyHash: string
 }
 
 /** As a header's value. */
@@ -36,8 +49,12 @@ export function parseSignedTag(
   keyOf: (kid: string) => KeyObject | undefined,
 ): SignedTag {
   const said = openStatement(statementTypes.tag, envelopeIn(header), keyOf) as SignedTag
-  if (!isDigest(said.digest) || !Number.isSafeInteger(said.seq))
-    throw new StatementError('the statement is of no tag')
+  const { digest, seq, waiting } = said
+  const isWhole =
+    isDigest(digest) &&
+    Number.isSafeInteger(seq) &&
+    (waiting === undefined || (Number.isSafeInteger(waiting.id) && isBodyHash(waiting.bodyHash)))
+  if (!isWhole) throw new StatementError('the statement is of no tag')
   return said
 }
 

@@ -47,6 +47,8 @@ export interface BlobSource {
   readonly name: string
   /** Milliseconds without headers or bytes after which it is replaced, where the fill's own deadlines are later. */
   readonly patienceMs?: number
+  /** It stands in for where the blob is from, as a mirror or another edge does: its word alone proves nothing. */
+  readonly isStandIn?: boolean
   /**
    * Asks for the blob's bytes from `offset` to before `end` (to the blob's end when absent).
    * Resolves when the headers are here. The caller reads to the end or cancels.

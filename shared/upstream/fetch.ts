@@ -84,7 +84,10 @@ export interface Hop {
   readonly isSideways: boolean
   /** Only what is here, or on its way, is of use to it. */
   readonly onlyHeld: boolean
-  /** It takes this edge for the home of this part, which the fill's own sources are then to give: its first piece. */
+  /**
+   * It takes this edge for the home of the part that begins with this piece, which the fill's own sources are then to
+   * give; without `onlyHeld` also if nothing of the blob is here.
+   */
   readonly part?: number | undefined
 }
 

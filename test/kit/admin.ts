@@ -213,6 +213,7 @@ export async function startAdmin(
         // Runs wait: nobody takes jobs here.
         jobs: { send: () => Promise.resolve(), work: () => Promise.resolve() },
         plannerOf: () => undefined,
+        onListsWanted: () => undefined,
         now,
       }),
       executionList,

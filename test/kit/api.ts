@@ -39,9 +39,10 @@ export interface TestRule {
   readonly sites: readonly string[]
   readonly serve?: string
   readonly filters?: readonly object[]
+  readonly trigger?: object
 }
 
-/** Makes a rule that follows events. @returns its id */
+/** Makes a rule, one that follows events unless it says otherwise. @returns its id */
 export async function createRule(
   client: RegistryClient,
   { name, repositories, sites, ...rule }: TestRule,

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
 import type { FillObserver, FillOptions, FillOutcome } from '../../shared/fill/fill-options.ts'
 import {
   createFills,
@@ -9,11 +8,12 @@ import {
 } from '../../shared/fill/fills.ts'
 import { createPieceProof, type PieceProof } from '../../shared/fill/piece-proof.ts'
 import { digestOf, type Digest } from '../../shared/oci/digest.ts'
-import { formatPieceList, parsePieceList } from '../../shared/replication/piece-list.ts'
+import { parsePieceList } from '../../shared/replication/piece-list.ts'
 import { bufferBytes, createBufferPool, type BufferPool } from '../../shared/stream/buffers.ts'
 import type { BlobSource } from '../../shared/stream/blob-source.ts'
 import { createHasher } from '../../shared/stream/hasher.ts'
 import { waitFor } from './clock.ts'
+import { pieceListOf } from './piece-lists.ts'
 import { createTestDisk, type TestDisk } from './sink.ts'
 
 /** Fills over a test disk, and what they tell. */
@@ -160,12 +160,7 @@ async function readPart(reader: FillReader, offset: number, bytes: number, borro
 
 /** What proves each piece of a blob. */
 export function proofOf(blob: Buffer, digest = digestOf(blob)): PieceProof {
-  const hashes = Array.from({ length: Math.ceil(blob.length / bufferBytes) }, (_, piece) =>
-    createHash('sha256')
-      .update(blob.subarray(piece * bufferBytes, (piece + 1) * bufferBytes))
-      .digest(),
-  )
-  const list = formatPieceList({ digest, size: blob.length }, hashes)
+  const list = pieceListOf(blob, digest)
   return createPieceProof(parsePieceList(list, digest), createHasher({ workerFromBytes: Infinity }))
 }
 

@@ -125,6 +125,13 @@ export function blobsOf(image: Image): readonly Content[] {
   return [...new Map(all.map((blob) => [blob.digest, blob])).values()]
 }
 
+/** The blob of an image that has this many bytes. @throws Error without one */
+export function layerOf({ blobs }: Image, size: number): Content {
+  const layer = blobs.find(({ bytes }) => bytes.length === size)
+  if (layer === undefined) throw new Error(`the image has no layer of ${size} bytes`)
+  return layer
+}
+
 /** All manifests, children first. */
 export function manifestsOf(image: Image): readonly Content[] {
   const all = [...image.children.flatMap(manifestsOf), image.manifest]

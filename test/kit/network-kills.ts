@@ -36,10 +36,13 @@ export async function killNetwork(
     kills,
     seed,
     consul,
+    pauseMs = { push: 60, watch: 50 },
   }: {
     readonly edges: number
     readonly kills: number
     readonly seed: number
+    /** Between two pushes, and two looks at each edge. */
+    readonly pauseMs?: { readonly push: number; readonly watch: number }
     readonly consul?: Neighbour
   },
 ): Promise<void> {
@@ -64,8 +67,8 @@ export async function killNetwork(
     client: open(url, robot),
     stranger: open(url, undefined),
   }))
-  const pushes = moving.push(network.primary, 60)
-  const watches = watched.map((edge) => moving.watch(edge, 50))
+  const pushes = moving.push(network.primary, pauseMs.push)
+  const watches = watched.map((edge) => moving.watch(edge, pauseMs.watch))
   const random = createRandom(seed)
   const names: readonly NetworkProcess[] = [
     'primary',

@@ -3,6 +3,7 @@ import type { TestContext } from 'node:test'
 import { waitFor } from './clock.ts'
 import type { TestEdge } from './edge.ts'
 import { startFedStand, type FedStand } from './fed-edge.ts'
+import type { Content } from './images.ts'
 import type { TestPrimaryOptions } from './primary.ts'
 
 /** An edge to start, with its site. */
@@ -48,15 +49,10 @@ export async function startPeerStand<const Id extends string>(
     const rows = await stand.primary.records.selectFrom('edges').select('peer_url').execute()
     return rows.filter(({ peer_url }) => peer_url !== '').length === plan.length
   })
-  const { seq } = await stand.primary.records
-    .selectFrom('event_head')
-    .select('seq')
-    .executeTakeFirstOrThrow()
-  for (const [id, edge] of started)
-    await waitFor(
-      `the roster at ${id}`,
-      async () => (await edge.metric('outport_edge_log_seq')) >= seq,
-    )
+  await waitToldAll(
+    stand,
+    started.map(([, edge]) => edge),
+  )
   return { stand, edges: Object.fromEntries(started) as Record<Id, TestEdge> }
 }
 
@@ -68,4 +64,39 @@ export function blobsGiven({ primaryLog }: FedStand, from: number): number {
       ({ method, status, route }) =>
         method === 'GET' && (status === 200 || status === 206) && route === 'blob',
     ).length
+}
+
+/** Waits until a blob that was pushed has the list of its pieces, and edges know. */
+export async function waitListed(
+  stand: FedStand,
+  { digest }: Content,
+  edges: readonly TestEdge[],
+): Promise<void> {
+  const { records } = stand.primary
+  await waitFor('the list', async () => {
+    const row = await records
+      .selectFrom('blobs')
+      .select('piece_list')
+      .where('digest', '=', digest)
+      .executeTakeFirstOrThrow()
+    return row.piece_list !== null
+  })
+  await waitFor('all events to be numbered', async () => {
+    const waiting = await records.selectFrom('outbox').select('id').execute()
+    return waiting.length === 0
+  })
+  await waitToldAll(stand, edges)
+}
+
+/** Waits until edges know all that is numbered by now. */
+async function waitToldAll({ primary }: FedStand, edges: readonly TestEdge[]): Promise<void> {
+  const { seq } = await primary.records
+    .selectFrom('event_head')
+    .select('seq')
+    .executeTakeFirstOrThrow()
+  for (const edge of edges)
+    await waitFor(
+      `event ${seq} at the edge of ${edge.data}`,
+      async () => (await edge.metric('outport_edge_log_seq')) >= seq,
+    )
 }

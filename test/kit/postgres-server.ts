@@ -1,4 +1,4 @@
-import { access, constants, mkdtemp, rm, statfs } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -6,6 +6,7 @@ import { startJobs } from '../../primary/jobs/jobs.ts'
 import { migrate, openDatabase, type DatabaseAddress } from '../../primary/store/database.ts'
 import { startEmbeddedPostgres } from '../../primary/store/embedded-postgres.ts'
 import { createLogger } from '../../shared/observability/log.ts'
+import { fastestFolder } from './fastest-folder.ts'
 
 /** The socket folder's address, as one environment variable: set by the global setup for all test processes. */
 export const serverVariable = 'OUTPORT_TEST_POSTGRES'
@@ -20,28 +21,17 @@ export interface TestServer {
   stop(): Promise<void>
 }
 
-/** Each test's database is hundreds of files: where they lie in memory they are made several times as fast. */
-const memoryFolder = '/dev/shm'
-const memoryBytes = 2 * 2 ** 30
-
-/** The folder, if it is there and has the room for a run's databases; else that of temporary files. */
-async function roomOf(folder: string): Promise<string> {
-  try {
-    const { bavail, bsize } = await statfs(folder)
-    await access(folder, constants.W_OK)
-    return bavail * bsize >= memoryBytes ? folder : tmpdir()
-  } catch {
-    return tmpdir()
-  }
-}
-
 export async function startTestServer(): Promise<TestServer> {
-  const folder = await mkdtemp(join(await roomOf(memoryFolder), 'outport-pg-'))
+  // Each test's database is hundreds of files: where they lie in memory they are made several times as fast.
+  const folder = await mkdtemp(join(await fastestFolder(tmpdir()), 'outport-pg-'))
   const server = await startEmbeddedPostgres({ folder, startTimeoutMs: 60_000 })
   const { address } = server
   // Nothing of it outlives the run. What must survive a crash is tested on servers of its own.
   await command(address, 'ALTER SYSTEM SET fsync = off')
   await command(address, 'SELECT pg_reload_conf()')
+  // A connection costs what makes a password hard to guess, and there are thousands.
+  const password = pg.escapeLiteral(address.password)
+  await command(address, `SET scram_iterations = 1; ALTER ROLE CURRENT_USER PASSWORD ${password}`)
   await command(address, `CREATE DATABASE ${template}`)
   const database = await openDatabase({ address: { ...address, database: template }, poolSize: 2 })
   await migrate(database.records)

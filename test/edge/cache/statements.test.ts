@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { openStatements, type KnownEvent, type Statements } from '../../../edge/cache/statements.ts'
+import type { KnownEvent } from '../../../edge/cache/statement-events.ts'
+import { openStatements, type Statements } from '../../../edge/cache/statements.ts'
 import type { Digest } from '../../../shared/oci/digest.ts'
 import type { EventFact, EventStream } from '../../../shared/replication/events.ts'
 import { tempFolder } from '../../kit/temp.ts'
@@ -14,6 +15,7 @@ const digestOf = (seq: number) => `sha256:${seq.toString(16).padStart(64, '0')}`
 const projects = [1, 2] as const
 const tags = ['v1', 'v2'] as const
 const repositoryOf = (project: number) => 10 + project
+const nameOf = (project: number) => `p${project}/app`
 const streamOf = (project: number): EventStream => `project:${project}`
 
 interface Move {
@@ -22,8 +24,9 @@ interface Move {
 }
 
 const step = fc.oneof(
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant('push' as const), move: moves() }) },
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant('feed' as const), most: fc.nat(2) }) },
+  { weight: 6, arbitrary: fc.record({ kind: fc.constant('push' as const), move: moves() }) },
+  { weight: 3, arbitrary: fc.record({ kind: fc.constant('number' as const) }) },
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('feed' as const), most: fc.nat(2) }) },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -32,11 +35,18 @@ const step = fc.oneof(
     }),
   },
   {
-    weight: 5,
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('settle' as const),
+      project: fc.constantFrom(...projects),
+    }),
+  },
+  {
+    weight: 6,
     arbitrary: fc.record({
       kind: fc.constant('stated' as const),
       move: moves(),
-      age: fc.nat(3),
+      age: fc.constantFrom(0, 0, 1, 2, 4),
     }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('restart' as const) }) },
@@ -49,14 +59,43 @@ function moves(): fc.Arbitrary<Move> {
   })
 }
 
-/** The log: event n moves a tag to digest n. */
+/** How much was pushed, and how much of that was numbered, when somebody looked. */
+interface Look {
+  readonly pushed: number
+  readonly numbered: number
+}
+
+/** The log: push n moves a tag to digest n, and is event n once it is numbered, with all that wait at that moment. */
 function createLog() {
   const moved: Move[] = []
+  const batches: number[] = []
+  const looks: Look[] = [{ pushed: 0, numbered: 0 }]
+  const look = (): Look => ({ pushed: moved.length, numbered: batches.at(-1) ?? 0 })
+  /** The push that last moved a tag, as of one; 0: none had. */
+  const at = ({ project, tag }: Move, pushed: number): number =>
+    moved.findLastIndex(
+      (move, index) => index < pushed && move.project === project && move.tag === tag,
+    ) + 1
   return {
-    get seq() {
-      return moved.length
+    batches,
+    look,
+    at,
+    push(move: Move) {
+      moved.push(move)
+      looks.push(look())
     },
-    push: (move: Move) => void moved.push(move),
+    number() {
+      if (look().numbered === moved.length) return
+      batches.push(moved.length)
+      looks.push(look())
+    },
+    /** What a primary said of a tag, so many looks ago. */
+    stated(move: Move, age: number) {
+      const { pushed, numbered } = looks.at(-1 - age) ?? { pushed: 0, numbered: 0 }
+      const number = at(move, pushed)
+      const waiting = number > numbered && { waiting: { id: number, bodyHash: String(number) } }
+      return { digest: digestOf(number), epoch: 1, seq: numbered, ...waiting }
+    },
     event(seq: number): KnownEvent {
       const move = moved[seq - 1]
       assert.ok(move)
@@ -69,37 +108,114 @@ function createLog() {
       }
       return { seq, stream: streamOf(move.project), bodyHash: String(seq), at: seq, fact }
     },
-    /** The event that last moved a tag, as of one; 0: none had. */
-    at({ project, tag }: Move, seq: number): number {
-      for (let n = seq; n > 0; n--) {
-        const move = moved[n - 1]
-        if (move?.project === project && move.tag === tag) return n
-      }
-      return 0
-    },
   }
 }
 
+type Log = ReturnType<typeof createLog>
+
 const headAt = (seq: number) => ({ epoch: 1, seq, hash: Buffer.alloc(32) })
 
-async function takeSnapshot(
+interface ComingSnapshot {
+  readonly queue: KnownEvent[]
+  commit(): Promise<void>
+}
+
+/** A snapshot as it is now, which is on its way until it is committed. */
+async function readSnapshot(
   statements: Statements,
-  log: ReturnType<typeof createLog>,
+  log: Log,
   project: number,
-): Promise<void> {
+): Promise<ComingSnapshot> {
   const writer = statements.startSnapshot(streamOf(project))
   const repository = repositoryOf(project)
   await writer.take({ project: `p${project}`, public: true })
-  await writer.take({ repository, name: `p${project}/app` })
+  await writer.take({ repository, name: nameOf(project) })
+  const { pushed, numbered } = log.look()
   for (const tag of tags) {
-    const seq = log.at({ project, tag }, log.seq)
-    if (seq > 0) await writer.take({ repository, tag, digest: digestOf(seq) })
+    const number = log.at({ project, tag }, pushed)
+    if (number > 0) await writer.take({ repository, tag, digest: digestOf(number) })
   }
-  await writer.commit({ stream: streamOf(project), epoch: 1, seq: log.seq, ahead: [] })
+  const ahead: string[] = []
+  for (let next = numbered + 1; next <= pushed; next++)
+    if (log.event(next).stream === streamOf(project)) ahead.push(String(next))
+  const queue: KnownEvent[] = []
+  const state = { stream: streamOf(project), epoch: 1, seq: numbered, ahead }
+  return { queue, commit: () => writer.commit(state, { events: queue, revoked: new Map() }) }
 }
 
 const seqOf = (digest: Digest | undefined) =>
   digest === undefined ? 0 : parseInt(digest.slice('sha256:'.length), 16)
+
+/** An edge that hears of the log, and what its clients saw. */
+function createEdge(log: Log, path: string, first: Statements) {
+  let statements = first
+  const seen = new Map<string, number>()
+  const coming = new Map<number, ComingSnapshot>()
+  let fed = 0
+  const shown = ({ project, tag }: Move): number => {
+    const repositoryId = statements.repositoryId(project, nameOf(project))
+    return repositoryId === undefined
+      ? 0
+      : seqOf(statements.tag(project, repositoryId, tag)?.digest)
+  }
+  const see = ({ project, tag }: Move, number: number): void => {
+    const before = seen.get(`${project}:${tag}`) ?? 0
+    assert.ok(number >= before, `${project}:${tag} went from ${before} to ${number}`)
+    seen.set(`${project}:${tag}`, number)
+  }
+  return {
+    shown,
+    isKnown: (project: number) => statements.project(project) !== undefined,
+    look(): void {
+      for (const project of projects)
+        if (statements.project(project) !== undefined)
+          for (const tag of tags) see({ project, tag }, shown({ project, tag }))
+    },
+    /** As the feed does it: whole batches, and what is of a stream on its way waits with that. */
+    async feed(batches: number): Promise<void> {
+      for (const end of log.batches.filter((each) => each > fed).slice(0, batches)) {
+        const known: KnownEvent[] = []
+        for (let next = fed + 1; next <= end; next++) {
+          const event = log.event(next)
+          const project = projects.find((each) => streamOf(each) === event.stream)
+          const wait = project === undefined ? undefined : coming.get(project)
+          if (wait === undefined) known.push(event)
+          else wait.queue.push(event)
+        }
+        await statements.apply(known, headAt(end))
+        fed = end
+      }
+    },
+    async snapshot(project: number): Promise<void> {
+      if (coming.has(project)) return
+      const read = await readSnapshot(statements, log, project)
+      // Of a stream that is known it comes at once.
+      if (statements.project(project) === undefined) coming.set(project, read)
+      else await read.commit()
+    },
+    async settle(project: number): Promise<void> {
+      const read = coming.get(project)
+      coming.delete(project)
+      await read?.commit()
+    },
+    async hear(move: Move, age: number): Promise<void> {
+      const statement = log.stated(move, age)
+      if (seqOf(statement.digest) === 0) return
+      const { project: projectId, tag } = move
+      const repository = nameOf(projectId)
+      const place = { projectId, repositoryId: repositoryOf(projectId), repository, tag }
+      await statements.putTag(place, statement)
+      // A client was answered so; what is older was said to nobody since.
+      if (age === 0) see(move, seqOf(statement.digest))
+    },
+    async restart(): Promise<void> {
+      coming.clear()
+      await statements.close()
+      statements = await openStatements(path)
+    },
+    close: () => statements.close(),
+  }
+}
 
 test('whatever is heard in whatever order, no tag goes back, and each ends where the log ends', async (t) => {
   const folder = await tempFolder(t)
@@ -107,65 +223,45 @@ test('whatever is heard in whatever order, no tag goes back, and each ends where
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 30, maxLength: 60 }), async (steps) => {
       const path = join(folder, String(run++))
-      let statements = await openStatements(path)
       const log = createLog()
-      const seen = new Map<string, number>()
-      let fed = 0
-      const shown = ({ project, tag }: Move) =>
-        seqOf(statements.tag(project, repositoryOf(project), tag)?.digest)
-      const look = (): void => {
-        for (const project of projects)
-          for (const tag of tags) {
-            const now = shown({ project, tag })
-            const before = seen.get(`${project}:${tag}`) ?? 0
-            assert.ok(now >= before, `${project}:${tag} went from ${before} to ${now}`)
-            seen.set(`${project}:${tag}`, now)
-          }
-      }
-      const feedTo = async (seq: number): Promise<void> => {
-        const events: KnownEvent[] = []
-        for (let next = fed + 1; next <= seq; next++) events.push(log.event(next))
-        if (events.length > 0) await statements.apply(events, headAt(seq))
-        fed = seq
-      }
+      const statements = await openStatements(path)
+      // Of the second project the log tells only by and by.
+      await (await readSnapshot(statements, log, 1)).commit()
+      await statements.apply([], headAt(0))
+      const edge = createEdge(log, path, statements)
       try {
-        for (const project of projects) await takeSnapshot(statements, log, project)
-        await statements.apply([], headAt(0))
         for (const each of steps) {
           if (each.kind === 'push') log.push(each.move)
-          else if (each.kind === 'feed') await feedTo(Math.min(log.seq, fed + each.most))
-          // One is never asked for that would be older than what is recorded.
-          else if (each.kind === 'snapshot') await takeSnapshot(statements, log, each.project)
-          else if (each.kind === 'restart') {
-            await statements.close()
-            statements = await openStatements(path)
-          } else {
-            const at = Math.max(0, log.seq - each.age)
-            const seq = log.at(each.move, at)
-            const { project: projectId, tag } = each.move
-            if (seq > 0)
-              await statements.putTag(
-                { projectId, repositoryId: repositoryOf(projectId), tag },
-                { digest: digestOf(seq), seq: at },
-              )
-          }
-          look()
+          else if (each.kind === 'number') log.number()
+          else if (each.kind === 'feed') await edge.feed(each.most)
+          else if (each.kind === 'snapshot') await edge.snapshot(each.project)
+          else if (each.kind === 'settle') await edge.settle(each.project)
+          else if (each.kind === 'restart') await edge.restart()
+          else await edge.hear(each.move, each.age)
+          edge.look()
         }
-        await feedTo(log.seq)
-        look()
+        log.number()
+        for (const project of projects) {
+          await edge.settle(project)
+          if (edge.isKnown(project)) continue
+          await edge.snapshot(project)
+          await edge.settle(project)
+        }
+        await edge.feed(Infinity)
+        edge.look()
         for (const project of projects)
           for (const tag of tags)
-            assert.equal(shown({ project, tag }), log.at({ project, tag }, log.seq))
+            assert.equal(edge.shown({ project, tag }), log.at({ project, tag }, Infinity))
       } finally {
-        await statements.close()
+        await edge.close()
       }
     }),
-    { numRuns: 40 },
+    { numRuns: 60 },
   )
 })
 
 const repositoryId = repositoryOf(1)
-const place = { projectId: 1, repositoryId, tag: 'v1' }
+const place = { projectId: 1, repositoryId, repository: nameOf(1), tag: 'v1' }
 
 /** One event of the log. */
 function eventOf(seq: number, fact: EventFact): KnownEvent {
@@ -237,7 +333,7 @@ test('an image that a rule lets go of before all of it is here does not stand fo
       headAt(12),
     )
     assert.deepEqual([known()?.digest, known()?.before], [three, one])
-    await statements.putTag(place, { digest: four, seq: 14 })
+    await statements.putTag(place, { digest: four, epoch: 1, seq: 14 })
     assert.deepEqual([known()?.digest, known()?.before], [four, one])
     // Of rules for other edges it is not known what is here.
     isMine.yes = false
@@ -277,7 +373,7 @@ test('of a tag is known up to where rules must have been followed, however it is
     assert.equal(statements.followedSeq, 6)
 
     // Heard from the primary itself, before the log has told of it.
-    await statements.putTag(place, { digest: three, seq: 9 })
+    await statements.putTag(place, { digest: three, epoch: 1, seq: 9 })
     assert.deepEqual([known()?.digest, known()?.before], [three, two])
     assert.ok((known()?.unfollowed ?? 0) > 1000)
     await statements.apply([tagAt(8, three)], headAt(8))

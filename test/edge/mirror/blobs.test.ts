@@ -34,6 +34,7 @@ interface World {
 interface WorldOptions extends TestCacheOptions {
   readonly wrapClient?: (client: UpstreamClient) => UpstreamClient
   readonly lingerMs?: number
+  readonly idleMs?: number
 }
 
 async function startWorld(
@@ -42,6 +43,7 @@ async function startWorld(
     wrapClient = (client) => client,
     // None goes before a test is over: whoever comes late meets it.
     lingerMs = 60_000,
+    idleMs = 60_000,
     ...cacheOptions
   }: WorldOptions = {},
 ): Promise<World> {
@@ -58,7 +60,7 @@ async function startWorld(
     pool: createBufferPool({ bytes: 32 * bufferBytes }),
     hasher,
     limitOf: () => 16,
-    options: { lingerMs },
+    options: { lingerMs, idleMs },
   })
   t.after(async () => {
     await fills.close()
@@ -253,5 +255,21 @@ test('what is spoiled just after its fill is fetched again, though that fill is 
   for (let time = 0; time < 2; time++)
     assert.ok((await read(await blobs.open(one, digest, {}))).equals(content))
   await waitFor('the blob to be stored', () => cache.blobs.size(digest) !== undefined)
+  assert.equal(upstream.delivered(digest).gets, 2)
+})
+
+test('what is fetched ahead ends at once for who lets it go, and soon altogether', async (t) => {
+  const { upstream, blobs } = await startWorld(t, { idleMs: 20 })
+  const digest = upstream.addBlob(one.repository, content)
+  const goOn = upstream.fault({ digest, method: 'GET', times: 1 }, { stallAt: 200_000 })
+  t.after(goOn)
+  const letGo = new AbortController()
+  const fetching = blobs.prefetch(one, digest, { signal: letGo.signal })
+  await waitFor('its beginning', () => upstream.delivered(digest).bytes >= 200_000)
+  assert.equal(blobs.isHere(one, digest), true)
+  letGo.abort(new Error('not wanted any more'))
+  await assert.rejects(fetching, /not wanted any more/)
+  await waitFor('the fill to be parked', () => !blobs.isHere(one, digest))
+  assert.ok((await read(await blobs.open(one, digest, {}))).equals(content))
   assert.equal(upstream.delivered(digest).gets, 2)
 })

@@ -11,7 +11,11 @@ import { createTestClock, waitFor } from '../../kit/clock.ts'
 const origin: Origin = { upstream: 'hub', repository: parseRepositoryName('team/app') }
 const tag = 'v1'
 assert.ok(isTag(tag))
-const [one, two] = [digestOf(Buffer.from('one')), digestOf(Buffer.from('two'))]
+const [one, two, three] = ['one', 'two', 'three'].map((text) => digestOf(Buffer.from(text))) as [
+  Digest,
+  Digest,
+  Digest,
+]
 
 /** Tags whose upstream answers as it is told, and a record of what was asked. */
 function createStand(rules: Partial<TagRules> = {}) {
@@ -19,12 +23,15 @@ function createStand(rules: Partial<TagRules> = {}) {
   const state: {
     entry: TagEntry | undefined
     held: boolean
+    /** What cannot be had. */
+    readonly missing: Set<Digest>
     savingMs: number | undefined
     said: StatedTag | undefined
   } = {
     said: undefined,
     entry: { digest: one, checkedAt: clock.now() },
     held: true,
+    missing: new Set(),
     savingMs: undefined,
   }
   const stale: StaleReason[] = []
@@ -33,7 +40,11 @@ function createStand(rules: Partial<TagRules> = {}) {
     rules: () => ({ mayRefresh: true, ttlMs: 60_000, waitMs: 20, maxStaleMs: 3_600_000, ...rules }),
     find: () => state.entry,
     stated: () => state.said,
-    hold: () => Promise.resolve(state.held),
+    hold(_origin, _tag, { digest, checkedAt = clock.now() }) {
+      if (state.missing.has(digest)) return Promise.reject(away)
+      if (state.held && state.entry?.digest !== digest) state.entry = { digest, checkedAt }
+      return Promise.resolve(state.held)
+    },
     async ask() {
       const answer = Promise.withResolvers<Digest | undefined>()
       asked.push(answer)
@@ -41,7 +52,7 @@ function createStand(rules: Partial<TagRules> = {}) {
       state.entry = digest && { digest, checkedAt: clock.now() }
       return digest
     },
-    isHeld: () => Promise.resolve(state.held),
+    isHeld: (_origin, digest) => Promise.resolve(state.held && !state.missing.has(digest)),
     savingMs: () => state.savingMs,
     onStale: (_upstream, reason) => stale.push(reason),
     now: clock.now,
@@ -165,7 +176,6 @@ describe('where the log of the upstream is followed', () => {
     isEarly: false,
     isGuarded: false,
     currentAt: 0,
-    freshFrom: 0,
     maxStaleMs: Infinity,
     ...said,
   })
@@ -173,7 +183,6 @@ describe('where the log of the upstream is followed', () => {
   test('its word stands inside the lease, and nobody is asked', async () => {
     const { state, asked, tags } = createStand()
     state.said = saying(two, { isFresh: true })
-    assert.equal(tags.known(origin, tag), two)
     assert.deepEqual(await tags.resolve(origin, tag), { digest: two, staleMs: undefined })
     assert.equal(asked.length, 0)
   })
@@ -191,22 +200,45 @@ describe('where the log of the upstream is followed', () => {
     assert.deepEqual(await later, { digest: two, staleMs: undefined })
   })
 
-  test('in an outage its word counts less than what was heard since it was last whole: a log that catches up says what was', async () => {
+  test('an answer from memory is written down before', async () => {
+    const { state, asked, tags } = createStand()
+    state.said = saying(two, { isFresh: true })
+    assert.equal(tags.known(origin, tag), undefined, 'the last answer was another one')
+    assert.deepEqual(await tags.resolve(origin, tag), { digest: two, staleMs: undefined })
+    assert.equal(state.entry?.digest, two)
+    assert.equal(tags.known(origin, tag), two)
+    assert.equal(asked.length, 0)
+  })
+
+  test('what it says and cannot be had leaves the last answer standing, whatever was heard before that', async () => {
+    const { clock, state, stale, tags } = createStand()
+    state.said = saying(two, { isFresh: true, currentAt: clock.now() })
+    assert.equal((await tags.resolve(origin, tag))?.digest, two)
+    clock.advance(5000)
+    state.said = saying(three, { isFresh: true, currentAt: clock.now() - 2000 })
+    state.missing.add(three)
+    assert.deepEqual(await tags.resolve(origin, tag), { digest: two, staleMs: 2000 })
+    assert.deepEqual(stale, ['away'])
+    assert.equal(state.entry?.digest, two)
+    // Where a rule may want it whole, only the log says what may be answered.
+    state.said = saying(three, { isFresh: true, isGuarded: true, currentAt: clock.now() })
+    await assert.rejects(tags.resolve(origin, tag), away)
+  })
+
+  test('outside the lease its word stands in an outage, before the last answer, and is written down as old as it is', async () => {
     const { clock, state, asked, tags } = createStand()
-    state.said = saying(one, { currentAt: clock.now(), freshFrom: clock.now() })
+    const currentAt = clock.now()
     clock.advance(1000)
-    const heard = tags.resolve(origin, tag)
-    asked[0]?.resolve(two)
-    assert.deepEqual(await heard, { digest: two, staleMs: undefined })
-    clock.advance(1000)
-    const cutOff = tags.resolve(origin, tag)
-    asked[1]?.reject(away)
-    assert.equal((await cutOff)?.digest, two)
-    // It was whole since, and answered by: what was heard before is older than that.
-    state.said = saying(one, { currentAt: clock.now(), freshFrom: clock.now() })
+    state.said = saying(two, { currentAt })
+    const answer = tags.resolve(origin, tag)
+    asked[0]?.reject(away)
+    assert.deepEqual(await answer, { digest: two, staleMs: 1000 })
+    assert.deepEqual(state.entry, { digest: two, checkedAt: currentAt })
+    state.missing.add(three)
+    state.said = saying(three, { currentAt })
     const later = tags.resolve(origin, tag)
-    asked[2]?.reject(away)
-    assert.equal((await later)?.digest, one)
+    asked[1]?.reject(away)
+    assert.equal((await later)?.digest, two)
   })
 
   test('what it said was deleted is not answered from what was heard before', async () => {

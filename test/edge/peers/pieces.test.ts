@@ -6,10 +6,9 @@ import { join } from 'node:path'
 import { before, test, type TestContext } from 'node:test'
 import { identityFiles } from '../../../shared/replication/identity-files.ts'
 import { createHomes } from '../../../shared/site/home.ts'
-import { waitFor } from '../../kit/clock.ts'
 import type { TestEdge } from '../../kit/edge.ts'
 import { bytesOf, contentOf, pushBlob, type Content } from '../../kit/images.ts'
-import { startPeerStand, type PeerStand } from '../../kit/peers.ts'
+import { startPeerStand, waitListed, type PeerStand } from '../../kit/peers.ts'
 
 // A site of two, one of which gives wrong bytes of what it is the home of.
 
@@ -40,25 +39,9 @@ function createBlob(seed: string): Content {
 
 /** Pushes a blob, and waits until its list is known at the honest edge. */
 async function listed(blob: Content): Promise<void> {
-  const { records, client, admin } = world.stand.primary
+  const { client, admin } = world.stand.primary
   await pushBlob(client(admin), 'secret/app', blob)
-  await waitFor('the list', async () => {
-    const row = await records
-      .selectFrom('blobs')
-      .select('piece_list')
-      .where('digest', '=', blob.digest)
-      .executeTakeFirstOrThrow()
-    return row.piece_list !== null
-  })
-  await waitFor('all events to be numbered', async () => {
-    const waiting = await records.selectFrom('outbox').select('id').execute()
-    return waiting.length === 0
-  })
-  const { seq } = await records.selectFrom('event_head').select('seq').executeTakeFirstOrThrow()
-  await waitFor(
-    'the event',
-    async () => (await world.edges.honest.metric('outport_edge_log_seq')) >= seq,
-  )
+  await waitListed(world.stand, blob, [world.edges.honest])
 }
 
 /** Takes the place of an edge on its port, with its certificate, and flips one byte of each blob that it is given. */

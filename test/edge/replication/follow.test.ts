@@ -33,6 +33,36 @@ function requestsOf({ primaryLog }: FedStand) {
   }
 }
 
+/** Stands before a primary, and is away for some of its paths. @returns its URL */
+async function startFront(
+  t: Pick<TestContext, 'after'>,
+  target: URL,
+  isAway: (path: string) => boolean,
+): Promise<string> {
+  const front = createServer((request, response) => {
+    const path = request.url ?? ''
+    if (isAway(path)) {
+      response.writeHead(503).end()
+      return
+    }
+    const on = new URL(path, target)
+    const { method, headers } = request
+    request.pipe(
+      forward(on, { method, headers: { ...headers, host: on.host } }, (answer) => {
+        response.writeHead(answer.statusCode ?? 502, answer.headers)
+        answer.pipe(response)
+      }).on('error', () => response.destroy()),
+    )
+  })
+  front.listen(0, '127.0.0.1')
+  await once(front, 'listening')
+  t.after(() => {
+    front.closeAllConnections()
+    front.close()
+  })
+  return `http://127.0.0.1:${(front.address() as AddressInfo).port}`
+}
+
 const digestAt = async (client: RegistryClient, path: string): Promise<unknown> => {
   const answer = await client.request('GET', `/v2/${path}`)
   return answer.status === 200 ? answer.headers['docker-content-digest'] : answer.status
@@ -110,28 +140,11 @@ test('a pull that began before the log first came goes on', async (t) => {
   const image = createImage({ seed: 'early' })
   await pushImage(primary.client(primary.admin), 'early/app', image, 'v1')
   let tells = false
-  const front = createServer((request, response) => {
-    const path = request.url ?? ''
-    if (path.startsWith('/service/trust') && !tells) {
-      response.writeHead(503).end()
-      return
-    }
-    const on = new URL(path, primary.url)
-    const { method, headers } = request
-    request.pipe(
-      forward(on, { method, headers: { ...headers, host: on.host } }, (answer) => {
-        response.writeHead(answer.statusCode ?? 502, answer.headers)
-        answer.pipe(response)
-      }).on('error', () => response.destroy()),
-    )
-  })
-  front.listen(0, '127.0.0.1')
-  await once(front, 'listening')
-  t.after(() => {
-    front.closeAllConnections()
-    front.close()
-  })
-  const url = `http://127.0.0.1:${(front.address() as AddressInfo).port}`
+  const url = await startFront(
+    t,
+    primary.url,
+    (path) => path.startsWith('/service/trust') && !tells,
+  )
   const young = await fresh.startEdge(t, { isAlone: true, edge: { primary: { url } } })
   const asked = new URL('/service/token?scope=repository:early/app:pull', young.url)
   const { token } = (await (await fetch(asked)).json()) as { readonly token: string }
@@ -146,6 +159,53 @@ test('a pull that began before the log first came goes on', async (t) => {
   tells = true
   await waitFor('the log', async () => (await young.metric('outport_edge_log_fresh')) === 1)
   assert.equal(await pull(), 200)
+})
+
+test('what is answered before the log tells of it is not unsaid: not by the log, nor when the primary goes', async (t) => {
+  const fresh = await startFedStand(t)
+  const { primary } = fresh
+  await primary.createProject('sooner', { isPublic: true })
+  const pusher = primary.client(primary.admin)
+  const push = async (seed: string) => {
+    const image = createImage({ seed: `sooner ${seed}` })
+    await pushImage(pusher, 'sooner/app', image, 'v1')
+    return image.manifest.digest
+  }
+  let isAway = false
+  const url = await startFront(t, primary.url, (path) => isAway && path.startsWith('/v2/'))
+  const other = await fresh.startEdge(t, { isAlone: true, edge: { primary: { url } } })
+  await waitFor('the log', async () => (await other.metric('outport_edge_log_fresh')) === 1)
+  const client = other.client(primary.admin, 'bearer')
+  const path = 'sooner/app/manifests/v1'
+  const log = Promise.withResolvers<void>()
+  const isHeld = Promise.withResolvers<void>()
+  // Nothing is numbered meanwhile.
+  const holding = primary.records.transaction().execute(async (trx) => {
+    await trx.selectFrom('event_head').select('seq').forUpdate().execute()
+    isHeld.resolve()
+    await log.promise
+  })
+  await isHeld.promise
+  let one: unknown
+  try {
+    one = await push('one')
+    const two = await push('two')
+    assert.equal(await digestAt(client, path), two)
+    isAway = true
+    assert.equal(await digestAt(client, path), two)
+    isAway = false
+  } finally {
+    log.resolve()
+    await holding
+  }
+  // The log tells of the first one too, and of what came after.
+  const three = await push('three')
+  const seen: unknown[] = []
+  await waitFor('the third one', async () => {
+    seen.push(await digestAt(client, path))
+    return seen.at(-1) === three
+  })
+  assert.ok(!seen.includes(one), 'no tag goes back')
 })
 
 test('an edge has what happened while it was down as soon as it is back, by the log and not by a snapshot', async () => {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { test } from 'node:test'
 import type { KnownRule } from '../../../edge/cache/statement-records.ts'
-import type { KnownEvent, Selection, Statements } from '../../../edge/cache/statements.ts'
+import type { KnownEvent } from '../../../edge/cache/statement-events.ts'
+import type { Selection, Statements } from '../../../edge/cache/statements.ts'
 import { createWanted, type WantedDeps } from '../../../edge/replication/wanted.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import type { EventFact, RosterEdge } from '../../../shared/replication/events.ts'
@@ -116,6 +118,30 @@ test('what failed is tried at once when the primary is back, and not when its ti
   for (const tries of [1, 2, 3]) {
     await waitFor(`try ${tries} to fail`, () => failures === tries)
     wanted.retry()
+  }
+  await wanted.close()
+})
+
+test('what is not wanted any more is not fetched on, nor told of as failed', async () => {
+  const digest = digestOf(Buffer.from('an image'))
+  const layer = { mediaType: 'layer', digest: digestOf(Buffer.from('a layer')), size: 20 }
+  const signals: AbortSignal[] = []
+  const { wanted, readAround } = startWanted([], {
+    manifest: () => Promise.resolve({ blobs: [layer], manifests: [] }),
+    room: () => ({ bytes: Infinity, restored: Promise.resolve() }) as never,
+    blob: async (_origin, _blob, { signal }) => {
+      signals.push(signal)
+      await once(signal, 'abort')
+      signal.throwIfAborted()
+    },
+  })
+  await wanted.readAgain()
+  for (const round of [0, 1]) {
+    await readAround(() => wanted.applied([eventOf('selected', digest)]))
+    await waitFor('the layer to be fetched', () => signals.length === round + 1)
+    await readAround(() => wanted.applied([eventOf('unselected', digest)]))
+    assert.equal(signals[round]?.aborted, true)
+    assert.equal(wanted.progress().waitingBytes, 0)
   }
   await wanted.close()
 })

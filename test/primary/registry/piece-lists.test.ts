@@ -1,15 +1,25 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
 import { before, test } from 'node:test'
 import { listPieces } from '../../../primary/registry/piece-lists.ts'
+import { createPieceLists } from '../../../primary/store/piece-lists.ts'
 import { createSnapshots } from '../../../primary/store/snapshots.ts'
 import { digestOf, type Digest } from '../../../shared/oci/digest.ts'
 import type { EventBody } from '../../../shared/replication/events.ts'
 import type { SnapshotLine } from '../../../shared/replication/feed.ts'
-import { formatPieceList } from '../../../shared/replication/piece-list.ts'
 import { createHasher } from '../../../shared/stream/hasher.ts'
+import { callApi, createRule } from '../../kit/api.ts'
 import { waitFor } from '../../kit/clock.ts'
-import { bytesOf, contentOf, pushBlob, type Content } from '../../kit/images.ts'
+import {
+  bytesOf,
+  contentOf,
+  createImage,
+  createIndex,
+  pushBlob,
+  pushImage,
+  type Content,
+  type Image,
+} from '../../kit/images.ts'
+import { pieceListOf } from '../../kit/piece-lists.ts'
 import { startTestPrimary, type TestPrimary } from '../../kit/primary.ts'
 import type { RegistryClient } from '../../kit/registry-client.ts'
 
@@ -24,29 +34,20 @@ before(async () => {
   for (const project of ['one', 'two']) await primary.createProject(project, { isPublic: false })
 })
 
-function listOf({ digest, bytes }: Content): Content {
-  const hashes: Buffer[] = []
-  for (let at = 0; at < bytes.length; at += mib)
-    hashes.push(
-      createHash('sha256')
-        .update(bytes.subarray(at, at + mib))
-        .digest(),
-    )
-  return contentOf(formatPieceList({ digest, size: bytes.length }, hashes))
-}
+const listOf = ({ bytes }: Content): Content => contentOf(pieceListOf(bytes))
 
 const get = (repository: string, digest: Digest) =>
   client.request('GET', `/v2/${repository}/blobs/${digest}`)
 
 /** The bodies of events that tell of a blob's list. */
-async function told(digest: Digest): Promise<readonly EventBody[]> {
-  const rows = await primary.records.selectFrom('events').select('body').orderBy('seq').execute()
+async function told(digest: Digest, at = primary): Promise<readonly EventBody[]> {
+  const rows = await at.records.selectFrom('events').select('body').orderBy('seq').execute()
   const bodies = rows.map(({ body }) => JSON.parse(String(body)) as EventBody)
   return bodies.filter(({ fact }) => fact.type === 'piece-list' && fact.digest === digest)
 }
 
-async function projectId(name: string): Promise<number> {
-  const { id } = await primary.records
+async function projectId(name: string, at = primary): Promise<number> {
+  const { id } = await at.records
     .selectFrom('projects')
     .select('id')
     .where('name', '=', name)
@@ -160,4 +161,78 @@ test('bytes that are not what their digest says are not listed, and keep no othe
   assert.deepEqual(failed, [[blobs[0]?.digest, 'Error: its bytes are not what its digest says']])
   assert.equal(await listPieces(deps, { signal, maxMs: 0 }), false)
   assert.equal(await listPieces(deps, { signal: AbortSignal.abort(), maxMs: 60_000 }), false)
+})
+
+test('what rules bring is listed from 8 MiB on: by event, by hand, and what an index names', async () => {
+  const ruled = await startTestPrimary()
+  await ruled.createProject('apps', { isPublic: false })
+  const api = ruled.client(ruled.admin)
+  const imageOf = (seed: string, layerBytes = 8 * mib + 1) =>
+    createImage({ seed, layers: 1, layerBytes })
+  const layerOf = (image: Image): Content => {
+    const [, layer] = image.blobs
+    assert.ok(layer)
+    return layer
+  }
+  const listAt = async ({ digest }: Content): Promise<string | null> => {
+    const row = await ruled.records
+      .selectFrom('blobs')
+      .select('piece_list')
+      .where('digest', '=', digest)
+      .executeTakeFirstOrThrow()
+    return row.piece_list
+  }
+  const listed = (blob: Content) =>
+    waitFor('the list', async () => (await listAt(blob)) === listOf(blob).digest)
+  const group = { sites: ['berlin'] }
+
+  const [before, after, manual] = [imageOf('before'), imageOf('after'), imageOf('manual')]
+  const index = createIndex({ children: [imageOf('amd64'), imageOf('arm64', 8 * mib)] })
+  const [small, other] = [imageOf('small', 8 * mib - 1), imageOf('other')]
+  const unlisted = [small, other].map(layerOf)
+  await pushImage(api, 'apps/other', other, 'v1')
+  await pushImage(api, 'apps/app', before, 'v1')
+  await createRule(api, { name: 'app', repositories: 'apps/app', ...group })
+  await listed(layerOf(before))
+  await pushImage(api, 'apps/app', small, 'v2')
+  await pushImage(api, 'apps/app', after, 'v3')
+  await pushImage(api, 'apps/app', index, 'v4')
+  for (const image of [after, ...index.children]) await listed(layerOf(image))
+  const fact = {
+    type: 'piece-list',
+    projectId: await projectId('apps', ruled),
+    digest: layerOf(after).digest,
+    list: listOf(layerOf(after)).digest,
+  }
+  await waitFor('the event', async () => (await told(layerOf(after).digest, ruled)).length === 1)
+  assert.deepEqual(
+    (await told(layerOf(after).digest, ruled)).map((body) => body.fact),
+    [fact],
+  )
+  const list = await api.request('GET', `/v2/apps/app/blobs/${fact.list}`)
+  assert.deepEqual(list.body, listOf(layerOf(after)).bytes)
+
+  await pushImage(api, 'apps/manual', manual, 'v1')
+  const rule = { name: 'manual', repositories: 'apps/manual', ...group }
+  const policy = await createRule(api, { ...rule, trigger: { type: 'manual' } })
+  assert.equal(await listAt(layerOf(manual)), null)
+  await callApi(api, 'POST', '/replication/executions', { policy_id: policy })
+  await listed(layerOf(manual))
+
+  for (const blob of unlisted) assert.equal(await listAt(blob), null)
+  const { next } = createPieceLists(ruled.records)
+  assert.equal(await next(64 * mib, []), undefined, 'nothing is left to list')
+  // As if it had been killed between the selection and the list.
+  await ruled.records
+    .updateTable('blobs')
+    .set({ piece_list: null })
+    .where('digest', '=', layerOf(after).digest)
+    .execute()
+  await ruled.records
+    .insertInto('wanted_lists')
+    .values({ digest: layerOf(after).digest })
+    .execute()
+  await ruled.restart()
+  await listed(layerOf(after))
+  for (const blob of unlisted) assert.equal(await listAt(blob), null)
 })

@@ -251,18 +251,19 @@ describe('at the registry', () => {
       return Number(/^outport_primary_database_query_seconds_count\S* (\d+)$/m.exec(text)?.[1])
     }
     const robots = await Promise.all(
-      Array.from({ length: 8 }, (_, n) => primary.createRobot('closed', `cold${n}`)),
+      Array.from({ length: 40 }, (_, n) => primary.createRobot('closed', `cold${n}`)),
     )
     const [blob] = image.blobs
     const counts: number[] = []
     for (const robot of robots) {
+      // The primary asks for its own purposes in between: often, on a machine that has much else to do.
+      if (counts.includes(2)) break
       const before = await queries()
       const header = formatBasic(robot)
       const answer = await ask('HEAD', `/v2/closed/app/blobs/${blob?.digest}`, header)
       assert.equal(answer.status, 200)
       counts.push((await queries()) - before)
     }
-    // The primary asks for its own purposes in between; not every time.
     assert.equal(Math.min(...counts), 2, counts.join(' '))
   })
 

@@ -254,9 +254,11 @@ ${end}
       // JSON writes DEL as it is, TOML does not allow it.
       .map((line) => line.replaceAll('\u007f', ''))
     const pairs = fc.uniqueArray(pair, { maxLength: 3, selector: (line) => line.split(' ')[0] })
+    // Right above the next table it would be about that one, and go with it.
+    const said = ['', '# said', '']
     const table = fc.tuple(bare, pairs, fc.boolean()).map(([name, lines, isSpaced]) => ({
       name,
-      text: [`[host."https://${name}"]`, ...lines, ...(isSpaced ? ['', '# said'] : [])],
+      text: [`[host."https://${name}"]`, ...lines, ...(isSpaced ? said : [])],
     }))
     const tables = fc.uniqueArray(table, { maxLength: 4, selector: ({ name }) => name })
     const edges = fc.uniqueArray(bare, { minLength: 1, maxLength: 3 })

@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises'
 import { test } from 'node:test'
 import type { BorrowedBytes, FillReader } from '../../../shared/fill/fills.ts'
+import type { BlobSource } from '../../../shared/stream/blob-source.ts'
 import { digestOf } from '../../../shared/oci/digest.ts'
 import { waitFor } from '../../kit/clock.ts'
-import { only, readFrom, withFills } from '../../kit/fill.ts'
+import { only, readFrom, withFills, type FillRig } from '../../kit/fill.ts'
 import { createScriptedSource } from '../../kit/source.ts'
 
 const mib = 1024 * 1024
@@ -243,6 +244,37 @@ test('a closed range inside the withheld tail does not wait for the whole blob',
     await whole.close()
     await ended()
   }))
+
+test('nothing of the tail comes unproved from who only stands in for the upstream', async () => {
+  const start = blob.length - 20 * kib
+  const readTail = async (join: FillRig['join'], sources: readonly BlobSource[]) => {
+    const reader = await join(digest, sources)
+    reader.expect({ start, end: blob.length - 1 })
+    return readFrom(reader, { start })
+  }
+  await withFills({ tailBypassMs: 30 }, async ({ join, ended }) => {
+    const { source, open } = gated(blob, mib)
+    const origin = createScriptedSource(blob, { name: 'upstream' })
+    const tail = await readTail(join, [{ ...source, isStandIn: true }, origin])
+    assert.ok(tail.equals(blob.subarray(start)))
+    assert.equal(source.requests.length, 1)
+    assert.equal(origin.requests[0]?.offset, start)
+    open()
+    await ended()
+  })
+  await withFills({ tailBypassMs: 30, attempts: 2 }, async ({ join, ended }) => {
+    const { source, open } = gated(blob, mib)
+    const origin = createScriptedSource(blob, {
+      name: 'upstream',
+      script: () => ({ fail: 'busy' }),
+    })
+    const reading = readTail(join, [{ ...source, isStandIn: true }, origin])
+    await waitFor('the upstream to be asked', () => origin.requests.length > 0)
+    open()
+    assert.ok((await reading).equals(blob.subarray(start)), 'it waits for the proof')
+    await ended()
+  })
+})
 
 test('a reader that never reads does not slow the fill', () =>
   withFills({ poolBuffers: 6 }, async ({ join, ended }) => {

@@ -412,6 +412,24 @@ test('an unowned fill with a budget of bytes is parked, and the next one goes on
     assert.equal(second.requests[0]?.offset, held)
   }))
 
+test('what was fetched ahead, or for a neighbour, is parked soon when it is let go, unless a client had come', async () => {
+  const script = () => ({ stallAfter: mib })
+  for (const lone of [{ priority: 'prefetch' }, { forEdge: 'other' }] as const)
+    await withFills({ idleMs: 20, stallMs: 10_000 }, async ({ join, ended }) => {
+      const reader = await join(digest, only(createScriptedSource(blob, { script })), lone)
+      await reader.close()
+      assert.equal((await ended()).kind, 'parked')
+    })
+  await withFills({ idleMs: 20 }, async ({ join, ended }) => {
+    const origin = createScriptedSource(blob)
+    const ahead = await join(digest, only(origin), { priority: 'prefetch' })
+    const client = await join(digest, only(origin))
+    await client.close()
+    await ahead.close()
+    assert.equal((await ended()).kind, 'stored')
+  })
+})
+
 test('an unowned fill with a budget of time is parked when nobody came back in time', () =>
   withFills({ unowned: { ms: 30 }, stallMs: 10_000 }, async ({ join, ended }) => {
     const source = createScriptedSource(blob, { script: () => ({ stallAfter: mib }) })

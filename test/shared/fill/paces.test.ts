@@ -49,6 +49,28 @@ test('one of less than a quarter of what the others give is too slow, but not be
   assert.equal(besides[0]?.isSlow(), false)
 })
 
+test('who is judged by those that overtook it is not while nobody does', () => {
+  const { begin, pass } = requests()
+  const overtaken = { fromMs: 1500, factor: 16, overtakenBy: 4 }
+  for (let n = 0; n < 4; n++) {
+    const earlier = begin(mib)
+    pass(1000)
+    earlier.ended(true)
+  }
+  const still = begin(mib / 100)
+  const besides = [mib, mib].map(begin)
+  pass(9000)
+  for (const other of besides) other.ended(true)
+  for (let n = 0; n < 4; n++) {
+    assert.equal(still.isSlow(overtaken), false, `${n} are not enough`)
+    const later = begin(mib)
+    pass(1000)
+    later.ended(true)
+  }
+  assert.equal(still.isSlow(overtaken), true)
+  assert.equal(begin(0).isSlow(overtaken), false, 'it has only begun')
+})
+
 test('the last one is measured by what was usual, and without that by what is of any use', () => {
   const { begin, pass } = requests()
   const alone = begin(mib / 100)
