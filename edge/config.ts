@@ -326,7 +326,7 @@ const edgeSchema = group({
     default: '3s',
     minimum: 1,
     description:
-      'How long another edge of the site may send nothing before somebody else is asked.',
+      'How long another edge of the site may send nothing, or of a part of a blob far less than the others do, before somebody else is asked.',
   }),
   follow: flag({
     default: true,

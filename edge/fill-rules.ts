@@ -9,7 +9,7 @@ import type { EdgeMetrics } from './metrics.ts'
 import type { Sources } from './sources/sources.ts'
 
 /** How blobs are fetched, by the configuration. */
-export function fillOptions({ fill }: EdgeOptions) {
+export function fillOptions({ fill, peer_wait }: EdgeOptions) {
   return {
     withheldBytes: fill.withheld,
     distantBytes: 2 * fill.segment,
@@ -17,6 +17,7 @@ export function fillOptions({ fill }: EdgeOptions) {
     openTimeoutMs: fill.open_wait,
     headersTimeoutMs: fill.no_progress,
     stallMs: fill.no_progress,
+    patienceMs: peer_wait,
     tailBypassMs: fill.tail_wait,
     unowned: { ms: fill.unowned },
   }

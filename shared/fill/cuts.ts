@@ -10,27 +10,33 @@ export const last = new SourceError('unavailable', 'the last to give its part')
 
 export const isCut = (error: SourceError): boolean => [slower, standing, last].includes(error)
 
-const still: Slowness = { fromMs: 1500, factor: 16, overtakenBy: 4 }
-const stillDoubted: Slowness = { fromMs: 500, factor: 16, overtakenBy: 4 }
-const stillLast: Slowness = { fromMs: 500, factor: 16, overtakenBy: 0 }
-const slowLast: Slowness = { fromMs: 500, factor: 4, overtakenBy: 0 }
+export interface PartState {
+  /** Another edge comes here for this part because its home gave it nothing. */
+  readonly isDoubted: boolean
+  /** Nothing else is left to ask for. */
+  readonly isIdle: boolean
+  /** Another edge may be asked for this. */
+  readonly isReplaceable: boolean
+}
 
 /**
- * Why a request for a part is not waited for any longer; undefined while it is.
- * @param isDoubted another edge comes here for this part because its home gave it nothing
- * @param isIdle nothing else is left to ask for
- * @param isReplaceable another edge may be asked for this
+ * @param patienceMs how long somebody may be slower than the others; a half of it, or a sixth where somebody waits for
+ *   just this part, is enough for who gives next to nothing
+ * @returns why a request for a part is not waited for any longer; undefined while it is
  */
-export function reasonToCut(
-  pace: Pace,
-  {
-    isDoubted,
-    isIdle,
-    isReplaceable,
-  }: { readonly isDoubted: boolean; readonly isIdle: boolean; readonly isReplaceable: boolean },
-): SourceError | undefined {
-  if (pace.isSlow(isDoubted ? stillDoubted : still)) return standing
-  if (isIdle && pace.isSlow(stillLast)) return standing
-  if (pace.isSlow()) return slower
-  return isIdle && isReplaceable && pace.isSlow(slowLast) ? last : undefined
+export function createCuts(
+  patienceMs: number,
+): (pace: Pace, state: PartState) => SourceError | undefined {
+  const slow: Slowness = { fromMs: patienceMs, factor: 4, overtakenBy: 0 }
+  const still: Slowness = { fromMs: patienceMs / 2, factor: 16, overtakenBy: 4 }
+  const stillDoubted: Slowness = { ...still, fromMs: patienceMs / 6 }
+  const stillLast: Slowness = { ...stillDoubted, overtakenBy: 0 }
+  const slowLast: Slowness = { ...stillLast, factor: 4 }
+
+  return (pace, { isDoubted, isIdle, isReplaceable }) => {
+    if (pace.isSlow(isDoubted ? stillDoubted : still)) return standing
+    if (isIdle && pace.isSlow(stillLast)) return standing
+    if (pace.isSlow(slow)) return slower
+    return isIdle && isReplaceable && pace.isSlow(slowLast) ? last : undefined
+  }
 }

@@ -14,6 +14,8 @@ export interface FillOptions {
   readonly headersTimeoutMs: number
   /** A source that sends no byte for so long is replaced. */
   readonly stallMs: number
+  /** Who is asked for parts of a blob may be far slower than the others for so long. */
+  readonly patienceMs: number
   /** Failures in a row after which a source is given up, once the fill has begun. */
   readonly attempts: number
   readonly retryDelaysMs: readonly number[]
@@ -43,6 +45,7 @@ export const fillDefaults: FillOptions = {
   openTimeoutMs: 5000,
   headersTimeoutMs: 10_000,
   stallMs: 10_000,
+  patienceMs: 3000,
   // About eight seconds: an upstream that restarts is waited for, and no client sees it.
   attempts: 7,
   retryDelaysMs: [0, 100, 400, 1000, 2000, 4000],

@@ -428,6 +428,7 @@ export class Fill implements FollowedFill {
       own: () => this.#order.candidates(),
       fetch: (source, stream) => this.#transfer(source, stream),
       onFailed: (name, error) => this.#deps.observer.sourceFailed?.(name, error),
+      patienceMs: this.options.patienceMs,
       now: this.#deps.now,
     })
     this.#spreader = spreader

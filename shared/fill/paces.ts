@@ -16,7 +16,7 @@ export interface Slowness {
 
 export interface Pace {
   /** Whether it is far slower than the others are meanwhile, or have been if there are none. Nobody is before a usual one is over. */
-  isSlow(slowness?: Slowness): boolean
+  isSlow(slowness: Slowness): boolean
   /** It is over. @param complete whether all came: only then is it an example for later ones */
   ended(complete: boolean): void
 }
@@ -28,7 +28,6 @@ interface Measured {
   endedAt: number
 }
 
-const slow: Slowness = { fromMs: 3000, factor: 4, overtakenBy: 0 }
 /** Nobody is judged by somebody who has begun only just now. */
 const judgesFromMs = 1000
 /** Fewer meanwhile say nothing: they may be the slow ones. */
@@ -62,7 +61,7 @@ export function createPaces(now: () => number): Paces {
       const measured: Measured = { startedAt, pace: () => paceAt(now()), endedAt: Infinity }
       running.add(measured)
       return {
-        isSlow({ fromMs, factor, overtakenBy } = slow) {
+        isSlow({ fromMs, factor, overtakenBy }) {
           const ms = now() - startedAt
           const usualMs = medianOf(complete.map((each) => each.endedAt - each.startedAt))
           if (ms < Math.max(fromMs, usualMs)) return false

@@ -1,6 +1,6 @@
 import { SourceError, type BlobSource } from '../stream/blob-source.ts'
 import type { Bell } from './bell.ts'
-import { isCut, last, reasonToCut, slower, standing } from './cuts.ts'
+import { createCuts, isCut, last, slower, standing } from './cuts.ts'
 import { createPaces, medianOf, type Pace } from './paces.ts'
 import type { PieceStore } from './piece-store.ts'
 import { createStream, type Stream } from './receive.ts'
@@ -29,6 +29,8 @@ export interface SpreaderDeps {
   /** Brings the stream's pieces from this source. @throws SourceError */
   readonly fetch: (source: RankedSource, stream: Stream) => Promise<void>
   readonly onFailed: (name: string, error: SourceError) => void
+  /** How long another one may be far slower than the rest. */
+  readonly patienceMs: number
   /** Milliseconds, monotonic. */
   readonly now: () => number
 }
@@ -123,6 +125,7 @@ export function createSpreader(deps: SpreaderDeps): Spreader {
   const wanted = new Set<number>()
   const doubted = new Set<number>()
   const paces = createPaces(now)
+  const reasonToCut = createCuts(deps.patienceMs)
   const running = new Map<Stream, RunningPart>()
   /** Who was cut while it sent a part: another one is asked for it next. */
   const tried = new Map<number, Set<string>>()

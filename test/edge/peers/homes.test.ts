@@ -10,7 +10,7 @@ const ids = ['a', 'b', 'c'] as const
 let world: PeerStand<(typeof ids)[number]>
 
 before(async (t) => {
-  // A machine that is slow is no home that is gone: whoever loses patience fetches a part twice.
+  // A home that stands still because its machine does is no slow one: who is asked instead of it fetches a part again.
   const site = { site: 'rack', edge: { peer_wait: '30s' } }
   world = await startPeerStand(
     t as unknown as TestContext,
@@ -54,8 +54,8 @@ const sumOf = (received: readonly number[]) => received.reduce((all, bytes) => a
 
 /** More than lists of pieces. */
 const some = mib
-/** A home that stands still for seconds, on a machine that does, has a part asked for elsewhere: one or two, of 24. */
-const most = 26 * mib + some
+/** A part that came twice is more. */
+const once = 24 * mib + 5 + some
 
 test('each edge of the site gets some parts from the primary for the one that is asked, and they are shared', async () => {
   const blob = await listed('one asks')
@@ -64,7 +64,7 @@ test('each edge of the site gets some parts from the primary for the one that is
   })
   for (const bytes of received) assert.ok(bytes > some, `each has some of ${String(received)}`)
   const sum = sumOf(received)
-  assert.ok(sum >= blob.bytes.length && sum < most, `${sum} bytes came from the primary`)
+  assert.ok(sum >= blob.bytes.length && sum < once, `${sum} bytes came from the primary`)
   const again = await whileReceived(async () => {
     for (const id of ids) assert.deepEqual((await get(id, blob)).body, blob.bytes)
   })
@@ -78,7 +78,7 @@ test('when all are asked at once the site gets one copy from the primary', async
     for (const body of bodies) assert.deepEqual(body, blob.bytes)
   })
   for (const bytes of received) assert.ok(bytes > some, `each has some of ${String(received)}`)
-  assert.ok(sumOf(received) < most, `${sumOf(received)} bytes came from the primary`)
+  assert.ok(sumOf(received) < once, `${sumOf(received)} bytes came from the primary`)
 })
 
 test('the parts of a home that is gone come from the next one', async () => {
@@ -89,5 +89,5 @@ test('the parts of a home that is gone come from the next one', async () => {
     assert.deepEqual((await get('c', blob)).body, blob.bytes)
   }, ['a', 'c'])
   for (const bytes of received) assert.ok(bytes > some, `each has some of ${String(received)}`)
-  assert.ok(sumOf(received) < most, `${sumOf(received)} bytes came from the primary`)
+  assert.ok(sumOf(received) < once, `${sumOf(received)} bytes came from the primary`)
 })

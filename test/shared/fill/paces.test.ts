@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { createPaces } from '../../../shared/fill/paces.ts'
 
 const mib = 2 ** 20
+const usual = { fromMs: 3000, factor: 4, overtakenBy: 0 }
 
 /** Requests that each bring so many bytes a second from when they begin. */
 function requests() {
@@ -26,7 +27,7 @@ test('when all are slow, or send nothing for a while, none is too slow', () => {
   }
   const starved = [0, 0, 5000, 0].map(begin)
   pass(20_000)
-  for (const pace of starved) assert.equal(pace.isSlow(), false)
+  for (const pace of starved) assert.equal(pace.isSlow(usual), false)
 })
 
 test('one of less than a quarter of what the others give is too slow, but not before a usual one is over', () => {
@@ -34,19 +35,19 @@ test('one of less than a quarter of what the others give is too slow, but not be
   const slow = begin(mib / 100)
   const [fair, ...others] = [mib / 3, mib, mib].map(begin)
   pass(2900)
-  assert.equal(slow.isSlow(), false)
+  assert.equal(slow.isSlow(usual), false)
   pass(200)
-  assert.equal(slow.isSlow(), true)
-  assert.equal(fair?.isSlow(), false)
+  assert.equal(slow.isSlow(usual), true)
+  assert.equal(fair?.isSlow(usual), false)
   pass(3000)
   for (const other of others) other.ended(true)
   const next = begin(0)
   const besides = [mib, mib].map(begin)
   pass(5000)
-  assert.equal(next.isSlow(), false, 'usual ones take six seconds')
+  assert.equal(next.isSlow(usual), false, 'usual ones take six seconds')
   pass(1200)
-  assert.equal(next.isSlow(), true)
-  assert.equal(besides[0]?.isSlow(), false)
+  assert.equal(next.isSlow(usual), true)
+  assert.equal(besides[0]?.isSlow(usual), false)
 })
 
 test('who is judged by those that overtook it is not while nobody does', () => {
@@ -75,9 +76,9 @@ test('the last one is measured by what was usual, and without that by what is of
   const { begin, pass } = requests()
   const alone = begin(mib / 100)
   pass(59_000)
-  assert.equal(alone.isSlow(), false, 'nothing is known of any other')
+  assert.equal(alone.isSlow(usual), false, 'nothing is known of any other')
   pass(2000)
-  assert.equal(alone.isSlow(), true)
+  assert.equal(alone.isSlow(usual), true)
   alone.ended(false)
   for (let n = 0; n < 4; n++) {
     const each = begin(mib)
@@ -86,5 +87,5 @@ test('the last one is measured by what was usual, and without that by what is of
   }
   const last = begin(mib / 5)
   pass(3500)
-  assert.equal(last.isSlow(), true)
+  assert.equal(last.isSlow(usual), true)
 })
