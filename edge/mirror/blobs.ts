@@ -189,12 +189,14 @@ export function createBlobs({
     digest: Digest,
     { request, priority, together }: Wanted,
   ): Promise<JoinedFill | undefined> => {
-    const { signal, hop } = request
+    // What a joiner's sources are asked with is kept as long as the fill.
+    const { signal, ...asked } = request
+    const { hop } = asked
     const spread = together && sources.spread(origin, digest, together)
     // The home of a part asks upwards alone: a neighbour would ask it back.
-    const above = () => sources.of(origin, digest, { ...request, hop: upwards })
-    const { key, isShared, list } =
-      spread === undefined ? sources.of(origin, digest, request) : above()
+    const above = () => sources.of(origin, digest, { ...asked, hop: upwards })
+    const all = () => (spread === undefined ? sources.of(origin, digest, asked) : above())
+    const { key, isShared } = sources.keyOf(origin, digest)
     /** Undefined before it is known whether the homes of its parts are asked, and where they are not. */
     let homes: Spread | undefined
     const mayAskHomes = spread === undefined && hasHomes(origin, digest, hop)
@@ -207,7 +209,7 @@ export function createBlobs({
     try {
       const start = {
         digest,
-        sources: mayAskHomes ? () => (homes === undefined ? list : above().list) : list,
+        sources: mayAskHomes ? () => (homes === undefined ? all() : above()) : { once: all },
         openSink,
         priority,
         expectedSize: together?.size,

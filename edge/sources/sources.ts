@@ -22,8 +22,8 @@ import { formatPart, formatVia, onlyIfCached, partHeader, viaHeader } from './ho
  */
 export interface Sources {
   keyOf(origin: Origin, digest: Digest): BlobKey
-  /** Of a blob, and who may share it while it comes. */
-  of(origin: Origin, digest: Digest, request: UpstreamRequest): SourcesOfBlob
+  /** Of a blob, best first; the upstream's own is the last. */
+  of(origin: Origin, digest: Digest, request: UpstreamRequest): readonly BlobSource[]
   /** How the edges that fetch a blob together share it out; undefined where that is not worth it. */
   spread(
     origin: Origin,
@@ -50,11 +50,6 @@ export interface BlobKey {
   readonly key: string
   /** Whether other repositories have this key, too: who joins the fill of one needs a right of its own. */
   readonly isShared: boolean
-}
-
-export interface SourcesOfBlob extends BlobKey {
-  /** Best first; the upstream's own is the last. */
-  readonly list: readonly BlobSource[]
 }
 
 export interface SourcesOptions {
@@ -246,10 +241,7 @@ export function createSources(
         const source = sourceOf(mirror, digest, request)
         return mirror.edge === undefined ? source : orOthers(source, named)
       })
-      return {
-        ...keyOf(origin, digest),
-        list: [...mirrors, upstream.openBlob(origin.repository, digest, rest)],
-      }
+      return [...mirrors, upstream.openBlob(origin.repository, digest, rest)]
     },
     async manifest(origin, digest, request) {
       const peers = peersFor(origin, digest, request)

@@ -20,7 +20,7 @@ export interface PartState {
 }
 
 /**
- * @param patienceMs how long somebody may be slower than the others; a half of it, or a sixth where somebody waits for
+ * @param patienceMs how long somebody may be slower than the others; a third of it, or a sixth where somebody waits for
  *   just this part, is enough for who gives next to nothing
  * @returns why a request for a part is not waited for any longer; undefined while it is
  */
@@ -28,7 +28,7 @@ export function createCuts(
   patienceMs: number,
 ): (pace: Pace, state: PartState) => SourceError | undefined {
   const slow: Slowness = { fromMs: patienceMs, factor: 4, overtakenBy: 0 }
-  const still: Slowness = { fromMs: patienceMs / 2, factor: 16, overtakenBy: 4 }
+  const still: Slowness = { fromMs: patienceMs / 3, factor: 16, overtakenBy: 4 }
   const stillDoubted: Slowness = { ...still, fromMs: patienceMs / 6 }
   const stillLast: Slowness = { ...stillDoubted, overtakenBy: 0 }
   const slowLast: Slowness = { ...stillLast, factor: 4 }

@@ -19,7 +19,8 @@ export interface FillStart {
   readonly size?: number | undefined
   /**
    * Where to ask, best first; the last one counts as the origin, whose refusal is the fill's. A function is
-   * asked again when all that it gave have failed: it may bring fresh credentials or other members.
+   * asked again when all that it gave have failed: it may bring fresh credentials or other members. `once` is asked
+   * when somebody is to be asked, which most joiners of a fill that goes well never are.
    */
   readonly sources: SourceList
   /** Called at most once per fill. Throwing (a full disk) means: serve without a cache. */
@@ -49,7 +50,9 @@ export interface FillStart {
 }
 
 export type SourceList =
-  readonly BlobSource[] | (() => readonly BlobSource[] | Promise<readonly BlobSource[]>)
+  | readonly BlobSource[]
+  | { readonly once: () => readonly BlobSource[] }
+  | (() => readonly BlobSource[] | Promise<readonly BlobSource[]>)
 
 /** The table of fills in progress. */
 export interface Fills {

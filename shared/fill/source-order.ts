@@ -61,6 +61,11 @@ const progressBytes = 256 * 1024
 /** Bits of the masks: bit 0 is the disk. */
 const maxSources = 30
 
+function read(list: SourceList): readonly BlobSource[] | Promise<readonly BlobSource[]> {
+  if (typeof list === 'function') return list()
+  return 'once' in list ? list.once() : list
+}
+
 export function createSourceOrder(first: SourceList, options: SourceOrderOptions): SourceOrder {
   const { attempts, retryDelaysMs, maxBusyMs, now, isFull = () => false } = options
   const all: RankedSource[] = []
@@ -88,7 +93,7 @@ export function createSourceOrder(first: SourceList, options: SourceOrderOptions
   async function readLists() {
     for (let list = unread.shift(); list !== undefined; list = unread.shift()) {
       if (typeof list === 'function') providers.push(list)
-      for (const blob of typeof list === 'function' ? await list() : list) rank(blob)
+      for (const blob of await read(list)) rank(blob)
     }
   }
 

@@ -58,7 +58,7 @@ test("a client's own credential goes to the upstream, and to no mirror of it", a
   const request = { credential, identity: 'client', headers: { 'x-request-id': 'one' } }
   for (const digest of [manifest, other.manifest])
     assert.equal((await sources.manifest(origin, digest, request))?.digest, digest)
-  const { list } = sources.of(origin, layer, request)
+  const list = sources.of(origin, layer, request)
   assert.deepEqual(
     list.map(({ name, patienceMs }) => [name, patienceMs]),
     [
@@ -80,7 +80,7 @@ test('a mirror that lied is left alone for ten minutes; the upstream itself is a
   const { hub, near, sources } = await startWorld(t, () => now)
   const { manifest, layer } = addImage(hub, repository)
   addImage(near, repository)
-  const namesOf = () => sources.of(origin, layer, {}).list.map(({ name }) => name)
+  const namesOf = () => sources.of(origin, layer, {}).map(({ name }) => name)
   assert.deepEqual(namesOf(), ['near', 'hub'])
   sources.lied('near')
   sources.lied('hub')
@@ -152,15 +152,15 @@ test('a neighbour that flips one byte is named, and the upstream gives the right
     peersOf: () => [{ client: clientOf('near'), repository, waitMs: 5000, edge: 'near' }],
   })
   await withFills({}, async ({ join, liars }) => {
-    const handle = await join(digest, sources.of(origin, digest, {}).list)
+    const handle = await join(digest, sources.of(origin, digest, {}))
     await assert.rejects(handle.whole(), { code: 'broken' }, 'who read wrong bytes is cut')
     await handle.close()
-    const again = await join(digest, sources.of(origin, digest, {}).list)
+    const again = await join(digest, sources.of(origin, digest, {}))
     assert.ok((await readFrom(again)).equals(bytes))
     assert.deepEqual(liars, ['near'])
     for (const name of liars) sources.lied(name)
   })
-  const left = sources.of(origin, digest, {}).list.map(({ name }) => name)
+  const left = sources.of(origin, digest, {}).map(({ name }) => name)
   assert.deepEqual(left, ['hub'])
 })
 
@@ -178,7 +178,7 @@ test('those that a busy neighbour names are asked for what they have alone, if t
       return [{ ...peer, edge: 'other' }]
     },
   })
-  const [source] = sources.of(origin, layer, { hop: { via: ['a'], ...clientHop } }).list
+  const [source] = sources.of(origin, layer, { hop: { via: ['a'], ...clientHop } })
   const request = { offset: 0, signal: AbortSignal.timeout(5000) }
   const error = await source?.open(request).catch((caught: unknown) => caught)
   assert.ok(error instanceof SourceError && error.code === 'busy')

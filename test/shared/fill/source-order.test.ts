@@ -52,6 +52,28 @@ test('before the first headers each source is asked once, and the origin has the
   await assert.rejects(sources.next(), { code: 'absent' })
 })
 
+test('a list that is given to be asked once is asked when somebody is needed, and never again', async () => {
+  let asked = 0
+  const once = (...names: string[]) => ({
+    once() {
+      asked++
+      return named(...names)
+    },
+  })
+  const sources = order(once('a'))
+  sources.add(once('a', 'b'))
+  assert.equal(asked, 0)
+  assert.equal(await next(sources), 'a')
+  assert.equal(asked, 2)
+  sources.started()
+  sources.add(once('c'))
+  assert.deepEqual(namesOf(sources.candidates()), ['a', 'b'])
+  for (let n = 0; n < 9; n++) await fail(sources, 'unavailable', plenty)
+  for (let n = 0; n < 9; n++) await fail(sources, 'unavailable')
+  await assert.rejects(sources.next(), { code: 'unavailable' })
+  assert.equal(asked, 3)
+})
+
 test('in mid-fill the next source follows at once, and a cut one comes round again', async () => {
   const sources = order(named('a', 'b'))
   sources.started()
