@@ -275,9 +275,12 @@ export function createBlobs({
     digest: Digest,
     wanted: Wanted & { readonly doubt?: Doubt | undefined },
   ): Promise<OpenedBlob> => {
-    const held = (await mayShow(origin, digest, wanted.request))
-      ? await openHeld(digest, wanted.doubt)
-      : undefined
+    // What is coming is not looked for on the disk: those that wait for it are many, and come at once.
+    const isComing = fills.isRunning(sources.keyOf(origin, digest).key)
+    const held =
+      !isComing && (await mayShow(origin, digest, wanted.request))
+        ? await openHeld(digest, wanted.doubt)
+        : undefined
     return held ?? { kind: 'fill', handle: await fill(origin, digest, wanted) }
   }
 

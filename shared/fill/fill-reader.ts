@@ -234,6 +234,13 @@ export function createFillReader(
       expected = { start: range.start, end: Math.min(range.end, size - 1) }
       want(expected.start)
     },
+    isComing: (offset) =>
+      !closed &&
+      cutBy === undefined &&
+      fill.failure === undefined &&
+      placeOf(offset) === undefined &&
+      !isOutOfReach(offset) &&
+      !mayBypassTail(),
     async read(buffer, offset) {
       const pause = performance.now() - answeredAt
       if (slow > 0) slow = pause > options.slowReaderMs ? quickReads : slow - 1

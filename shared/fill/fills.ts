@@ -64,8 +64,10 @@ export interface Fills {
    * @throws the signal's reason when it aborts first
    */
   join(key: string, start: FillStart): Promise<FillReader>
-  /** Whether a fill of this key is in progress that brings all of it. */
+  /** Whether a fill of this key is here that brings all of it, or has just brought it. */
   has(key: string): boolean
+  /** Whether such a fill is not proved yet. */
+  isRunning(key: string): boolean
   readonly stats: FillStats
   /** Ends all fills where they are (their bytes stay for a resume), fails their readers, closes all sinks. */
   close(): Promise<void>
@@ -90,6 +92,8 @@ export interface FillReader extends BlobHandle {
    * need then not wait for the whole blob. Optional; call it before the first read.
    */
   expect(range: { readonly start: number; readonly end: number }): void
+  /** Whether bytes at this offset have still to come. */
+  isComing(offset: number): boolean
   /**
    * At most `maxBytes` from `offset` without a copy, as soon as some are here; undefined when they should be
    * had by `read` (they are in the file, or this reader is slow). Release after the write, and on `close` of
@@ -211,6 +215,10 @@ export function createFills(given: FillsDeps): Fills {
     has(key) {
       const fill = table.get(key)?.fill
       return fill?.joinable === true && !fill.partsOnly
+    },
+    isRunning(key) {
+      const fill = table.get(key)?.fill
+      return fill?.running === true && !fill.partsOnly
     },
     get stats() {
       return {

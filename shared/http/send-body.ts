@@ -28,6 +28,8 @@ export interface BodySource {
   readonly identity?: object
   /** Told before the first read that only `start` to `end` (both inclusive) will be read. */
   expect?(range: { readonly start: number; readonly end: number }): void
+  /** Whether bytes at this offset have still to come from somebody else: the head need not wait for them. */
+  isComing?(offset: number): boolean
   /**
    * The bytes from `offset`, at least one and at most `maxBytes`, without a copy; waits for bytes that are still
    * arriving. Undefined when they should be had by `read`. Not asked for slow clients.
@@ -85,7 +87,9 @@ export async function sendBody(response: ServerResponse, body: BodyToSend): Prom
   let bytes = 0
   try {
     const first = client.orGone(chunks.next(), releaseChunk)
-    const late = await isLate(first, body.turns.isBusy() ? waitTurn : waitForBytes)
+    const late =
+      body.source.isComing?.(body.start) === true ||
+      (await isLate(first, body.turns.isBusy() ? waitTurn : waitForBytes))
     if (client.isGone()) return { bytes, outcome: 'aborted' }
     body.writeHead()
     if (late || body.turns.isBusy()) response.flushHeaders()

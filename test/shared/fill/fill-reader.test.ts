@@ -54,6 +54,21 @@ test('a read gives what is here at once, and does not wait for the rest of its b
     await reader.close()
   }))
 
+test('what has still to come is told apart from what is here, and from what somebody else may give', () =>
+  withFills({}, async ({ join }) => {
+    const { source, open } = gated(blob, 2 * mib)
+    const reader = await join(digest, only(source))
+    await readFrom(await join(digest, only(source)), { end: 2 * mib })
+    const areComing = () => [0, mib + 1, 2 * mib, 3 * mib].map((at) => reader.isComing(at))
+    assert.deepEqual(areComing(), [false, false, true, true])
+    reader.expect({ start: blob.length - 10, end: blob.length - 1 })
+    assert.equal(reader.isComing(blob.length - 10), false)
+    open()
+    await reader.whole()
+    assert.deepEqual(areComing(), [false, false, false, false])
+    await reader.close()
+  }))
+
 test('the last 64 KiB are given to nobody before the digest is proved', () =>
   withFills({}, async ({ join }) => {
     const { source, open } = gated(blob, blob.length - 1)

@@ -499,6 +499,21 @@ test('the head is sent at once when the first bytes take long', async (t) => {
   assert.equal((await buffer(response)).toString(), 'hello')
 })
 
+test('the head does not wait for bytes that have still to come', async (t) => {
+  const stand = await serve(t, {
+    open: () =>
+      Promise.resolve({
+        size: 9,
+        isComing: () => true,
+        read: () => Promise.reject(new Error('they did not come')),
+      }),
+  })
+  // Had the head waited, the failure would have been the caller's to answer.
+  await assert.rejects(ask(stand.origin), { code: 'ECONNRESET' })
+  await settled(stand)
+  assert.equal(stand.results.length, 1)
+})
+
 test('a client that leaves while bytes are awaited ends the transfer, and their late buffer comes back', async (t) => {
   const bytes = Promise.withResolvers<undefined>()
   const stand = await serve(t, {
