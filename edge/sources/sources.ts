@@ -22,8 +22,12 @@ import { formatPart, formatVia, onlyIfCached, partHeader, viaHeader } from './ho
  */
 export interface Sources {
   keyOf(origin: Origin, digest: Digest): BlobKey
-  /** Of a blob, best first; the upstream's own is the last. */
-  of(origin: Origin, digest: Digest, request: UpstreamRequest): readonly BlobSource[]
+  /** Of a blob, best first; the upstream's own is the last. They outlive who asks: no request of theirs ends with it. */
+  of(
+    origin: Origin,
+    digest: Digest,
+    request: Omit<UpstreamRequest, 'signal'>,
+  ): readonly BlobSource[]
   /** How the edges that fetch a blob together share it out; undefined where that is not worth it. */
   spread(
     origin: Origin,
@@ -233,7 +237,6 @@ export function createSources(
       return createHomeSpread(sourcesFor, size)
     },
     of(origin, digest, request) {
-      const { signal: _, ...rest } = request
       const upstream = client(origin.upstream)
       const peers = peersFor(origin, digest, request)
       const named = namedOf(origin, digest, request)
@@ -241,7 +244,7 @@ export function createSources(
         const source = sourceOf(mirror, digest, request)
         return mirror.edge === undefined ? source : orOthers(source, named)
       })
-      return [...mirrors, upstream.openBlob(origin.repository, digest, rest)]
+      return [...mirrors, upstream.openBlob(origin.repository, digest, request)]
     },
     async manifest(origin, digest, request) {
       const peers = peersFor(origin, digest, request)

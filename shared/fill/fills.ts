@@ -172,6 +172,12 @@ export function createFills(given: FillsDeps): Fills {
     return fill
   }
 
+  /** The fill of this key, unless only parts of it are wanted. */
+  const wholeOf = (key: string): Fill | undefined => {
+    const fill = table.get(key)?.fill
+    return fill?.partsOnly === false ? fill : undefined
+  }
+
   async function close(fill: Fill): Promise<void> {
     try {
       await fill.close()
@@ -212,14 +218,8 @@ export function createFills(given: FillsDeps): Fills {
         await known.gone
       }
     },
-    has(key) {
-      const fill = table.get(key)?.fill
-      return fill?.joinable === true && !fill.partsOnly
-    },
-    isRunning(key) {
-      const fill = table.get(key)?.fill
-      return fill?.running === true && !fill.partsOnly
-    },
+    has: (key) => wholeOf(key)?.joinable === true,
+    isRunning: (key) => wholeOf(key)?.running === true,
     get stats() {
       return {
         running: running(),
